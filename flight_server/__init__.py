@@ -1,0 +1,1 @@
+"""Serves the tables of ``catalog`` by Arrow Flight SQL, or in-process."""
