@@ -29,9 +29,7 @@ class TableName:
         """
         namespace, _, table = dotted.rpartition(".")
         if not namespace or not table or not all(namespace.split(".")):
-            raise SpecRefused(
-                f"table name {shorten(dotted)!r} is not of the form namespace.table"
-            )
+            raise SpecRefused(f"table name {shorten(dotted)!r} is not of the form namespace.table")
         return cls(namespace, table)
 
     def __str__(self) -> str:
