@@ -1,0 +1,1 @@
+"""A Flight SQL server kernel that knows no engine."""
