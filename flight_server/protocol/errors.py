@@ -4,7 +4,7 @@
     ├── InvalidArgument          the request is wrong: another request is needed
     │   ├── SyntaxRefused        the statement does not parse; carries line, column and a caret
     │   ├── MalformedMessage     bytes that are no message of the protocol
-    │   └── HandleRefused        a ticket or handle that this server has not sealed, or an altered one
+    │   └── HandleRefused        a ticket or handle that was not sealed here, or was altered
     ├── NotFound                 no such table, column, session, …; names the nearest ones
     ├── AlreadyExists            the thing to be made is there
     ├── FailedPrecondition       right request, wrong state
@@ -82,7 +82,7 @@ class MalformedMessage(InvalidArgument):
 
 
 class HandleRefused(InvalidArgument):
-    """A ticket or handle that this server (or one with its key) has not sealed, or an altered one."""
+    """A ticket or handle that was not sealed with this server's key, or was altered since."""
 
 
 class NotFound(FlightSqlError):
@@ -120,7 +120,7 @@ class PermissionDenied(FlightSqlError):
 
 
 class Unimplemented(FlightSqlError):
-    """A part of the protocol or of SQL that this server does not offer; says what to use instead."""
+    """A part of the protocol or of SQL that is not offered; says what to use instead."""
 
     code = "UNIMPLEMENTED"
 
