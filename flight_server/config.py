@@ -1,0 +1,371 @@
+"""The settings: one TOML file, the environment over it, frozen values out of it.
+
+Layers, later ones win: the defaults below, ``k2.toml`` (or ``--config``), the environment
+(``K2_SECTION__KEY``), the command line's flags. ``[kafka]``, ``[registry]`` and ``[catalog]`` pass
+the names that are not ours on to librdkafka, to the registry's client and to pyiceberg.
+
+pydantic alone, not pydantic-settings: neither its file nor its environment source reads
+pass-through names or a list of tables, and its import costs 0.2 s at every (re)start of a child.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from catalog.errors import CatalogError, shorten
+from catalog.spec import LiveSpec, OnError, TableName, TableSpec, TimestampNanos
+from flight_server.layers import (
+    ConfigRefused,
+    masked,
+    merged,
+    nearest,
+    read_environment,
+    read_toml,
+    resolved_paths,
+)
+
+__all__ = ["SECTIONS", "ConfigRefused", "PassThrough", "Section", "Settings", "load"]
+
+#: Read when neither ``--config`` nor ``K2_CONFIG`` names a file; it may be missing.
+DEFAULT_FILE = "k2.toml"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[ByteSize, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, unknown keys refused, secrets masked in its repr."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class PassThrough(Section):
+    """A section that hands the names it does not know itself to a library."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+    #: Whose names pass through, for messages.
+    owner: ClassVar[str] = ""
+
+    @model_validator(mode="after")
+    def _extras_are_names_of_the_library(self) -> PassThrough:
+        for key, value in self.extras().items():
+            own = nearest(key, type(self).model_fields)
+            if own is not None:
+                raise ValueError(f"unknown key {key!r}: did you mean {own!r}?")
+            if isinstance(value, (dict, list)):
+                raise ValueError(  # noqa: TRY004  # pydantic turns a ValueError into a report
+                    f"{key!r} must be one value: a text, a number or a boolean"
+                )
+        return self
+
+    def extras(self) -> Mapping[str, object]:
+        """What passes through, as it was given."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def properties(self) -> dict[str, str]:
+        """What passes through, as texts (booleans as ``true`` and ``false``)."""
+        return {key: _as_text(value) for key, value in self.extras().items()}
+
+    def __repr_args__(self) -> list[tuple[str | None, object]]:
+        return [(key, masked(key, value)) for key, value in self]
+
+
+class Server(Section):
+    """Where and how the Flight SQL server answers."""
+
+    host: Text = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(32010, description="Flight port; 0 takes a free one")
+    metrics_port: Port | None = Field(
+        None, description="port of the Prometheus endpoint, on `server.host`; none by default"
+    )
+    ticket_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="key that seals tickets and statement handles (16 characters or more); random "
+        "by default: set it where several servers share tickets, or where tickets must survive a "
+        "restart",
+    )
+    ticket_life_s: Seconds = Field(600, description="how long a sealed ticket is accepted, seconds")
+    session_life_s: Seconds = Field(
+        1800, description="an idle session (cookie) is forgotten after this many seconds"
+    )
+    users: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="user names and their passwords; empty: everybody is `anonymous`",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the server's certificate chain; TLS is on when it is set"
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe level that is logged; SQL text appears at DEBUG only"
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Server:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        return self
+
+
+class Kafka(PassThrough):
+    """The broker. Every other key is librdkafka's own (`bootstrap.servers`, `sasl.*`, `ssl.*`)."""
+
+    owner: ClassVar[str] = "librdkafka"
+    monitor_group: Text | None = Field(
+        None,
+        description="consumer group whose positions are committed for lag tools; never read back",
+    )
+    timeout_s: Seconds = Field(5, description="longest wait for the broker at start, seconds")
+
+
+class Registry(PassThrough):
+    """Where schemas come from. Every other key goes to the registry's client."""
+
+    owner: ClassVar[str] = "the schema registry's client"
+    url: Text = Field(
+        "file:./schemas",
+        description="`http(s)://…` of a Confluent-compatible registry, or `file:` and a folder "
+        "with `<id>.avsc` files",
+    )
+    timeout_s: Seconds = Field(5, description="longest wait for the registry, seconds")
+
+
+class Catalog(PassThrough):
+    """The Iceberg catalog. Every other key is pyiceberg's (`type`, `uri`, `warehouse`, `s3.*`)."""
+
+    owner: ClassVar[str] = "pyiceberg"
+    name: Text = Field("lake", description="the catalog's name in SQL")
+    refresh_ms: int = Field(
+        1000,
+        ge=0,
+        description="how long an ordinary table's newest snapshot is taken for the newest, "
+        "milliseconds",
+    )
+    timeout_s: Seconds = Field(8, description="longest wait for the catalog at start, seconds")
+
+
+class Live(Section):
+    """The live folder: immutable segments and one manifest per table; a cache of Kafka."""
+
+    folder: Path = Field(Path("k2-live"), description="the folder; one ingest owns it at a time")
+    max_bytes: Bytes = Field(
+        ByteSize(4 * 1024**3),
+        description="bound on the live bytes of one table; at the bound its consumer pauses",
+    )
+    grace_s: Seconds = Field(
+        30, description="how long a segment outlives the last manifest that listed it, seconds"
+    )
+    reload_s: Seconds = Field(
+        2, description="how often the ingest looks for commits of others, seconds"
+    )
+
+
+class Limits(Section):
+    """Bounds on what one statement, and all of them together, may take."""
+
+    statement_timeout_s: Seconds = Field(300, description="longest life of a statement, seconds")
+    memory_bytes: Bytes = Field(
+        ByteSize(2 * 1024**3), description="memory pool shared by all running statements"
+    )
+    spill_folder: Path = Field(
+        Path("k2-spill"), description="where sorts and aggregates spill to; emptied at start"
+    )
+    spill_bytes: Bytes = Field(
+        ByteSize(16 * 1024**3), description="bound on what all statements spill together"
+    )
+    concurrency: Count = Field(8, description="statements that run at the same time")
+    queue_wait_s: Seconds = Field(
+        30, description="longest wait of a statement for its turn, first come first served, seconds"
+    )
+    max_sql_bytes: Bytes = Field(ByteSize(256 * 1024), description="longest statement, UTF-8 bytes")
+    max_operators: Count = Field(
+        2000, description="most operators in one statement; long chains overflow the engine's stack"
+    )
+    max_product_rows: Count = Field(
+        1_000_000_000,
+        description="largest estimated product of a join without a condition (such joins cannot be "
+        "cancelled)",
+    )
+
+
+class Table(Section):
+    """One table fed by topics."""
+
+    name: Text = Field(description="`namespace.table`")
+    topics: tuple[Text, ...] = Field(min_length=1, description="the topics that feed it")
+    subject: Text | None = Field(
+        None, description="registry subject of the schema; `<first topic>-value` by default"
+    )
+    schema_id: int | None = Field(
+        None, ge=0, description="registry id of the schema; the subject's newest by default"
+    )
+    sort: tuple[Text, ...] = Field(
+        (), description="columns by which the rows of a flush are sorted"
+    )
+    partition: tuple[Text, ...] = Field(
+        (), description='Iceberg partition fields: `"day(timestamp)"`, `"bucket[16](symbol)"`'
+    )
+    flush_rows: Count = Field(1_000_000, description="a flush starts at this many live rows …")
+    flush_bytes: Bytes = Field(ByteSize(512 * 1024**2), description="… this many Arrow bytes …")
+    flush_age_s: Seconds = Field(60, description="… or when the oldest row is this old, seconds")
+    on_error: OnError = Field(
+        "stop", description="what a record that cannot be decoded does: `stop` stops this table"
+    )
+    key: bool = Field(default=False, description="add `_key`, the record's key")
+    headers: bool = Field(default=False, description="add `_headers`, the record's headers")
+    timestamp_nanos: TimestampNanos = Field(
+        "refuse",
+        description="what a timestamp-nanos field becomes: `refuse`, `as_long`, `truncate`",
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict, description="Iceberg properties of a table that is created"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_has_a_namespace(cls, name: str) -> str:
+        try:
+            TableName.parse(name)
+        except CatalogError as refusal:
+            raise ValueError(str(refusal)) from refusal
+        return name
+
+    def spec(self) -> TableSpec:
+        """The declaration that the data side works with."""
+        values = {key: value for key, value in self if key != "name"}
+        values["flush_bytes"] = int(self.flush_bytes)
+        return TableSpec(name=TableName.parse(self.name), **values)
+
+
+class Settings(Section):
+    """Everything that can be configured; one attribute per section, ``table`` in file order."""
+
+    server: Server = Server()  # type: ignore[call-arg]  # all defaults stand in Field()
+    kafka: Kafka = Kafka()  # type: ignore[call-arg]  # the same
+    registry: Registry = Registry()  # type: ignore[call-arg]  # the same
+    catalog: Catalog = Catalog()  # type: ignore[call-arg]  # the same
+    live: Live = Live()  # type: ignore[call-arg]  # the same
+    limits: Limits = Limits()  # type: ignore[call-arg]  # the same
+    table: tuple[Table, ...] = ()
+
+    @model_validator(mode="after")
+    def _tables_have_one_name_each(self) -> Settings:
+        names = [table.name for table in self.table]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"table {twice[0]!r} is declared twice: give each [[table]] its name")
+        return self
+
+    def table_specs(self) -> tuple[TableSpec, ...]:
+        """The declared tables, in file order."""
+        return tuple(table.spec() for table in self.table)
+
+    def live_spec(self) -> LiveSpec:
+        """The live folder as the data side wants it."""
+        values = dict(self.live)
+        return LiveSpec(**{**values, "max_bytes": int(self.live.max_bytes)})
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "server": Server,
+    "kafka": Kafka,
+    "registry": Registry,
+    "catalog": Catalog,
+    "live": Live,
+    "limits": Limits,
+    "table": Table,
+}
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """The effective settings.
+
+    Args:
+        path: the file; None reads ``K2_CONFIG`` or ``k2.toml`` of the working folder, and goes on
+            without a file where neither exists.
+        environ: the environment; None reads the process's own.
+        overrides: section → key → value, over everything else (the command line's flags).
+
+    Raises:
+        ConfigRefused: says which key is wrong and what to do; the message holds no value of a
+            pass-through section, so no secret.
+    """
+    environ = os.environ if environ is None else environ
+    file = path or (Path(environ["K2_CONFIG"]) if environ.get("K2_CONFIG") else None)
+    folder = (file or Path(DEFAULT_FILE)).absolute().parent
+    layers = [
+        _default_paths(),
+        read_toml(file or Path(DEFAULT_FILE), required=file is not None),
+        read_environment(environ, passing={k for k, v in SECTIONS.items() if _passes(v)}),
+        overrides or {},
+    ]
+    try:
+        return Settings(**resolved_paths(merged(layers), folder))  # type: ignore[arg-type]  # pydantic checks
+    except ValidationError as error:
+        raise ConfigRefused("\n".join(_explain(each) for each in error.errors())) from error
+
+
+def _default_paths() -> dict[str, dict[str, object]]:
+    """Defaults that are relative to the configuration's folder, as the lowest layer."""
+    return {
+        "registry": {"url": Registry.model_fields["url"].default},
+        "live": {"folder": Live.model_fields["folder"].default},
+        "limits": {"spill_folder": Limits.model_fields["spill_folder"].default},
+    }
+
+
+def _passes(section: type[Section]) -> bool:
+    return issubclass(section, PassThrough)
+
+
+def _explain(error: Mapping[str, object]) -> str:
+    """One line for one error: key, what is wrong, what to do."""
+    location = error["loc"]
+    parts = location if isinstance(location, tuple) else ()
+    key = ".".join(str(part) for part in parts) or "settings"
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(parts)
+    if error["type"] == "missing":
+        return f"{key}: missing; set it in the file or as {_variable(parts)}"
+    what = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    plain = isinstance(given, (str, int, float)) and not set(parts) & {"ticket_key", "users"}
+    return f"{key}: {what}" + (f" (is {shorten(given)!r})" if plain else "")
+
+
+def _unknown_key(parts: tuple[object, ...]) -> str:
+    *where, last = [str(part) for part in parts]
+    known = SECTIONS[where[0]].model_fields if where else SECTIONS
+    near = nearest(last, known, cutoff=0.5)
+    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"{'.'.join([*where, last])}: unknown key; {hint}"
+
+
+def _variable(parts: tuple[object, ...]) -> str:
+    return "K2_" + "__".join(str(part).upper() for part in parts)
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
