@@ -1,0 +1,224 @@
+"""Counters, histograms and the query log.
+
+Every process has its own registry (never prometheus-client's global one: two servers may live in
+one process). The query log is a bounded ring; ``system.queries`` is its Arrow form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, Self
+
+import pyarrow as pa
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+State = Literal["running", "finished", "failed", "cancelled"]
+
+#: Finished statements that ``system.queries`` remembers; running ones are always there.
+REMEMBERED = 1000
+#: Longest statement text kept in the log, in characters.
+STATEMENT_CHARS = 500
+#: Upper bounds in seconds: a point look-up takes 2 ms, the longest statement minutes.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+#: ``system.queries``.
+QUERIES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("user", pa.utf8(), nullable=False),
+        pa.field("statement", pa.utf8(), nullable=False),
+        pa.field("started", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("state", pa.utf8(), nullable=False),
+        pa.field("planning_ms", pa.float64()),
+        pa.field("total_ms", pa.float64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("error_code", pa.utf8()),
+        pa.field("pins", pa.list_(pa.field("element", pa.utf8(), nullable=False)), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRecord:
+    """One statement; durations in milliseconds.
+
+    Attributes:
+        total_ms: until now while the statement runs.
+        pins: what it reads, one text per table.
+    """
+
+    id: int
+    user: str
+    statement: str
+    started: datetime
+    state: State = "running"
+    planning_ms: float | None = None
+    total_ms: float = 0.0
+    rows: int = 0
+    bytes: int = 0
+    error_code: str | None = None
+    pins: tuple[str, ...] = ()
+
+
+class Query:
+    """A running statement, from admission to its last batch; ``finish`` is idempotent.
+
+    One thread at a time uses it; the log reads its record, which is replaced, never changed.
+    """
+
+    def __init__(self, log: QueryLog, record: QueryRecord) -> None:
+        self._log = log
+        self._began = time.monotonic()
+        self._record = record
+
+    @property
+    def record(self) -> QueryRecord:
+        """The statement as it stands now."""
+        if self._record.state != "running":
+            return self._record
+        return replace(self._record, total_ms=self._elapsed_ms())
+
+    def planned(self, pins: Iterable[str]) -> None:
+        """The statement has been planned over ``pins``."""
+        self._record = replace(
+            self._record, planning_ms=self._elapsed_ms(), pins=tuple(sorted(pins))
+        )
+
+    def sent(self, rows: int, size_bytes: int) -> None:
+        """A batch has gone to the client."""
+        self._record = replace(
+            self._record, rows=self._record.rows + rows, bytes=self._record.bytes + size_bytes
+        )
+
+    def finish(self, error_code: str | None = None) -> None:
+        """The statement is over; ``error_code`` is a Flight status name, None for success."""
+        if self._record.state != "running":
+            return
+        states: dict[str | None, State] = {None: "finished", "CANCELLED": "cancelled"}
+        self._record = replace(
+            self._record,
+            state=states.get(error_code, "failed"),
+            error_code=error_code,
+            total_ms=self._elapsed_ms(),
+        )
+        self._log.finished(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.finish(None if error is None else str(getattr(error, "code", "INTERNAL")))
+
+    def _elapsed_ms(self) -> float:
+        return (time.monotonic() - self._began) * 1000
+
+
+class QueryLog:
+    """Running and recently finished statements; thread safe.
+
+    Invariant: a statement is in ``_running`` or in ``_done``, never in both, never in neither.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, *, remembered: int = REMEMBERED) -> None:
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._running: dict[int, Query] = {}
+        self._done: deque[QueryRecord] = deque(maxlen=remembered)
+        self._metrics = metrics
+
+    def begin(self, user: str, statement: str) -> Query:
+        """A statement starts."""
+        record = QueryRecord(next(self._ids), user, _cut(statement), datetime.now(UTC), pins=())
+        query = Query(self, record)
+        with self._lock:
+            self._running[record.id] = query
+        if self._metrics is not None:
+            self._metrics.running.inc()
+        return query
+
+    def finished(self, query: Query) -> None:
+        """Called by :meth:`Query.finish`."""
+        record = query.record
+        with self._lock:
+            del self._running[record.id]
+            self._done.append(record)
+        if self._metrics is not None:
+            self._metrics.count(record)
+
+    def records(self) -> tuple[QueryRecord, ...]:
+        """By id, the oldest first."""
+        with self._lock:
+            records = [*self._done, *(query.record for query in self._running.values())]
+        return tuple(sorted(records, key=lambda record: record.id))
+
+    def to_arrow(self) -> pa.Table:
+        """``system.queries``, by :data:`QUERIES_SCHEMA`."""
+        names = QUERIES_SCHEMA.names
+        rows = [{name: getattr(record, name) for name in names} for record in self.records()]
+        return pa.Table.from_pylist(rows, schema=QUERIES_SCHEMA)
+
+
+class Metrics:
+    """The server's figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.queries = Counter(
+            "k2_queries", "Statements by outcome", ["state", "code"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "k2_query_seconds", "Life of a statement", buckets=_SECONDS, registry=self.registry
+        )
+        self.planning_seconds = Histogram(
+            "k2_planning_seconds", "Planning a statement", buckets=_SECONDS, registry=self.registry
+        )
+        self.rows = Counter("k2_query_rows", "Rows sent", registry=self.registry)
+        self.bytes = Counter("k2_query_bytes", "Arrow bytes sent", registry=self.registry)
+        self.running = Gauge("k2_queries_running", "Statements running", registry=self.registry)
+
+    def count(self, record: QueryRecord) -> None:
+        """A statement is over."""
+        self.running.dec()
+        self.queries.labels(record.state, record.error_code or "OK").inc()
+        self.seconds.observe(record.total_ms / 1000)
+        if record.planning_ms is not None:
+            self.planning_seconds.observe(record.planning_ms / 1000)
+        self.rows.inc(record.rows)
+        self.bytes.inc(record.bytes)
+
+
+class MetricsEndpoint:
+    """The Prometheus endpoint of one registry, on its own thread."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on (a free one where 0 was asked for)."""
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stops answering; idempotent."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _cut(statement: str) -> str:
+    if len(statement) <= STATEMENT_CHARS:
+        return statement
+    return statement[: STATEMENT_CHARS - 1] + "…"
