@@ -40,7 +40,7 @@ def row_of(module: str, table: Mapping[str, Row]) -> Row | None:
 
 
 def imports(source: str, module: str) -> Iterator[tuple[str, int]]:
-    """Dotted names that the source imports; with their lines."""
+    """Dotted names that the source imports, each with its line."""
     package = module.removesuffix(".py").removesuffix("/__init__").split("/")
     depth = len(package) - (0 if module.endswith("__init__.py") else 1)
     for node in ast.walk(ast.parse(source)):

@@ -1,0 +1,63 @@
+# Everything starts from a fresh clone with Python 3.11 to 3.13, make and Maven.
+#   make demo ARGS="--for 30s --json"     make test
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit chaos fuzz differential bench lock clean
+
+# The first interpreter that runs here and is a version that we support.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+  >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+#: Test processes; servers wait more than they compute, so a few more than cores.
+WORKERS ?= 4
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "K2 Flight needs Python 3.11, 3.12 or 3.13 on the path (or: make PYTHON=/path/to/python)"; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv \
+	  || { rm -rf .venv; echo "The venv module is missing: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into .venv (first time: about a minute) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
+
+demo: $(READY) ## a synthetic market, end to end, without any service: make demo ARGS="..."
+	@$(BIN)/k2 demo $(ARGS)
+
+test: $(READY) lint types unit ## lint, types, and every test against real servers
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+chaos: $(READY) ## kills by the hundred, every answer proven: make chaos ARGS="--kills 200"
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+fuzz: $(READY) ## the generated tests, many more examples
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n $(WORKERS) -m fuzz $(ARGS)
+
+differential: $(READY) ## our answers against DuckDB's and fastavro's, many more statements
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n $(WORKERS) -m differential $(ARGS)
+
+bench: $(READY) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
+	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+lock: $(READY) ## write requirements.lock anew (needs the package uv in .venv)
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
+	$(BIN)/python -m uv pip compile --universal --generate-hashes --no-header --no-annotate \
+	  --python-version 3.11 --extra test --quiet pyproject.toml -o requirements.lock $(ARGS)
+
+clean: ## remove what the targets made, the jars and the environment included
+	rm -rf .venv .stack .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-data k2-live
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
