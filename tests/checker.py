@@ -54,6 +54,15 @@ class Answer:
     partitions: Mapping[Place, tuple[Ints, Hashes]]
 
     @property
+    def ends(self) -> dict[Place, int]:
+        """Per partition the offset after the last row."""
+        return {
+            place: int(offsets.max()) + 1
+            for place, (offsets, _) in self.partitions.items()
+            if len(offsets)
+        }
+
+    @property
     def rows(self) -> int:
         """How many rows the answer has."""
         return sum(len(offsets) for offsets, _ in self.partitions.values())
@@ -67,7 +76,7 @@ class Fault:
         kind: doubled, missing, foreign, torn or regressed.
         place: the partition.
         count: how many rows are concerned.
-        example: the first offset (for regressed: the prefix length before, then now).
+        example: the first offset (for regressed: the end before, then now; for a digest: its last).
     """
 
     kind: str
@@ -114,22 +123,69 @@ def _check_partition(place: Place, offsets: Ints, hashes: Hashes, log: Log | Non
     return faults
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """An answer that the engine has added up itself: one partition's aggregates.
+
+    Attributes:
+        rows: ``count(*)``.
+        last: ``max(_offset)``.
+        sums: sums over the partition's rows, ``sum(_offset)`` first, then of values that were
+            drawn at random per record: a doubled and a missing row do not cancel out.
+    """
+
+    rows: int
+    last: int
+    sums: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One partition's log with the running totals that digests are compared with.
+
+    Attributes:
+        offsets: where the records stand, ascending.
+        sums: per summed value its running total, aligned with ``offsets``.
+    """
+
+    offsets: Ints
+    sums: tuple[Ints, ...]
+
+    @classmethod
+    def of(cls, offsets: Ints, *values: Ints) -> Totals:
+        """Running totals over the log; ``offsets`` is the first summed value."""
+        return cls(offsets, tuple(np.cumsum(value) for value in (offsets, *values)))
+
+
+def check_digest(place: Place, digest: Digest, totals: Totals | None) -> list[Fault]:
+    """Whether the aggregates are those of the prefix that ends at the digest's last offset."""
+    if totals is None:
+        return [Fault("foreign", place, digest.rows, (digest.last,))]
+    at = int(np.searchsorted(totals.offsets, digest.last))
+    if at == len(totals.offsets) or int(totals.offsets[at]) != digest.last:
+        return [Fault("foreign", place, 1, (digest.last,))]
+    if digest.rows != at + 1:
+        kind = "doubled" if digest.rows > at + 1 else "missing"
+        return [Fault(kind, place, abs(at + 1 - digest.rows), (digest.last,))]
+    expected = tuple(int(total[at]) for total in totals.sums)
+    return [] if expected == digest.sums else [Fault("torn", place, 1, (digest.last,))]
+
+
 @dataclass(slots=True)
 class Session:
     """What one session has seen; its prefixes never get shorter (rule 20).
 
     Attributes:
-        seen: the longest prefix answered so far, as rows per partition.
+        seen: per partition the greatest end so far (the offset after the last row).
     """
 
     seen: dict[Place, int] = field(default_factory=dict)
 
-    def check(self, answer: Answer) -> list[Fault]:
-        """The partitions in which ``answer`` is behind what this session has seen."""
+    def check(self, ends: Mapping[Place, int]) -> list[Fault]:
+        """The partitions in which an answer's ends are behind what this session has seen."""
         faults = []
-        rows = {place: len(offsets) for place, (offsets, _) in answer.partitions.items()}
-        for place in {*self.seen, *rows}:
-            before, now = self.seen.get(place, 0), rows.get(place, 0)
+        for place in sorted({*self.seen, *ends}):
+            before, now = self.seen.get(place, 0), ends.get(place, 0)
             if now < before:
                 faults.append(Fault("regressed", place, before - now, (before, now)))
             self.seen[place] = max(before, now)
@@ -145,6 +201,17 @@ def check_complete(answer: Answer, log: Mapping[Place, Log]) -> list[Fault]:
         if len(absent) and not any(f.kind == "missing" and f.place == place for f in faults):
             faults.append(Fault("missing", place, len(absent), (int(absent[0]),)))
     return faults
+
+
+def check_window(
+    answer: Answer, log: Mapping[Place, Log], first: Mapping[Place, int]
+) -> list[Fault]:
+    """Like :func:`check_answer` for an answer that was asked for the rows from ``first`` on."""
+    cut = {}
+    for place, records in log.items():
+        at = int(np.searchsorted(records.offsets, first.get(place, 0)))
+        cut[place] = Log(records.offsets[at:], records.hashes[at:])
+    return check_answer(answer, cut)
 
 
 def merge_logs(logs: Sequence[Mapping[Place, Log]]) -> dict[Place, Log]:

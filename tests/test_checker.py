@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checker import Answer, Log, Session, check_answer, check_complete, merge_logs
+from checker import (
+    Answer,
+    Digest,
+    Log,
+    Session,
+    Totals,
+    check_answer,
+    check_complete,
+    check_digest,
+    check_window,
+    merge_logs,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,18 +74,60 @@ def test_several_faults_are_all_named() -> None:
 def test_a_session_may_stand_still_and_grow_but_not_go_back() -> None:
     """Rule 20: a session's positions never go back."""
     session = Session()
-    assert session.check(answer((0, 10), (1, 11))) == []
-    assert session.check(answer((0, 10), (1, 11))) == []
-    assert session.check(answer((0, 10), (1, 11), (3, 13))) == []
-    (fault,) = session.check(answer((0, 10)))
-    assert (fault.kind, fault.example) == ("regressed", (3, 1))
+    assert session.check(answer((0, 10), (1, 11)).ends) == []
+    assert session.check(answer((0, 10), (1, 11)).ends) == []
+    assert session.check(answer((0, 10), (1, 11), (3, 13)).ends) == []
+    (fault,) = session.check(answer((0, 10)).ends)
+    assert (fault.kind, fault.example) == ("regressed", (4, 1))
 
 
 def test_a_partition_that_vanishes_from_a_session_has_gone_back() -> None:
     session = Session()
-    assert session.check(answer((0, 10))) == []
-    (fault,) = session.check(Answer({}))
+    assert session.check(answer((0, 10)).ends) == []
+    (fault,) = session.check(Answer({}).ends)
     assert fault.kind == "regressed"
+
+
+TOTALS = Totals.of(np.array(list(RECORDS), np.int64), np.array(list(RECORDS.values()), np.int64))
+
+
+def digest(*rows: tuple[int, int]) -> Digest:
+    offsets = [offset for offset, _ in rows]
+    return Digest(len(rows), max(offsets), (sum(offsets), sum(content for _, content in rows)))
+
+
+@pytest.mark.parametrize("length", range(1, len(RECORDS) + 1))
+def test_the_digest_of_every_prefix_passes(length: int) -> None:
+    assert check_digest(HERE, digest(*list(RECORDS.items())[:length]), TOTALS) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([(0, 10), (1, 11), (1, 11)], "doubled"),
+        ([(0, 10), (3, 13)], "missing"),
+        ([(0, 10), (0, 10), (3, 13)], "torn"),  # one doubled, one missing: the sums tell
+        ([(0, 10), (1, 12)], "torn"),
+        ([(0, 10), (2, 12)], "foreign"),
+        ([(0, 10), (9, 12)], "foreign"),
+    ],
+)
+def test_a_wrong_digest_is_named(rows: list[tuple[int, int]], kind: str) -> None:
+    (fault,) = check_digest(HERE, digest(*rows), TOTALS)
+    assert fault.kind == kind
+
+
+def test_a_digest_of_an_unknown_partition_is_foreign() -> None:
+    (fault,) = check_digest(HERE, digest((0, 10)), None)
+    assert fault.kind == "foreign"
+
+
+def test_a_window_is_a_prefix_of_the_rest_of_the_log() -> None:
+    assert check_window(answer((3, 13), (4, 14)), LOG, {HERE: 2}) == []
+    (fault,) = check_window(answer((4, 14)), LOG, {HERE: 2})
+    assert (fault.kind, fault.example) == ("missing", (3,))
+    (fault,) = check_window(answer((1, 11), (3, 13)), LOG, {HERE: 2})
+    assert fault.kind == "foreign"
 
 
 def test_the_end_wants_every_record() -> None:
