@@ -1,0 +1,131 @@
+"""Children that end when their parent ends, however it ends.
+
+The parent keeps the writing end of a pipe that nobody ever writes to. When the parent is gone, even
+by SIGKILL, the kernel closes it, and the child reads the end of the file. This works on every Unix
+and needs no polling. A second pipe carries one line back: the child is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+_LIFELINE = "K2_LIFELINE_FD"
+_READY = "K2_READY_FD"
+#: Seconds between the polite end of an orphan (SIGTERM) and its hard one. An orphaned ingest holds
+#: the live folder's lock, so a new supervisor waits this long at most.
+ORPHAN_GRACE_S = 3.0
+
+
+class Child:
+    """A process at our lifeline. ``ready`` is what it said when it was, None before."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        on_ready: Callable[[Mapping[str, object]], None] | None = None,
+        stdout: int | IO[bytes] | None = None,
+    ) -> None:
+        lifeline, self._hold = os.pipe()
+        self._news, ready = os.pipe()
+        variables = {**(os.environ if environ is None else environ)}
+        variables |= {_LIFELINE: str(lifeline), _READY: str(ready)}
+        try:
+            self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
+                list(arguments),
+                env=variables,
+                pass_fds=(lifeline, ready),
+                process_group=0,  # Ctrl-C reaches the parent alone: it ends its children in order
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+            )
+        except OSError:
+            os.close(self._hold)
+            os.close(self._news)
+            raise
+        finally:
+            os.close(lifeline)
+            os.close(ready)
+        self.ready: Mapping[str, object] | None = None
+        self._on_ready = on_ready
+        self._reader = threading.Thread(target=self._read, name="k2-child-ready", daemon=True)
+        self._reader.start()
+        self._held = True
+        self._ending = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self.process.pid
+
+    def wait(self) -> int:
+        """Its exit code, negative for the signal that ended it."""
+        return self.process.wait()
+
+    def wait_ready(self, timeout_s: float) -> Mapping[str, object] | None:
+        """What it said when it was ready; None where it ended, or ``timeout_s`` passed, before."""
+        self._reader.join(timeout_s)
+        return self.ready
+
+    def end(self, grace_s: float) -> int:
+        """SIGTERM, then SIGKILL after ``grace_s`` seconds; its exit code. Idempotent."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        code = self.process.wait()
+        self._reader.join()
+        with self._ending:
+            if self._held:
+                self._held = False
+                os.close(self._hold)
+        return code
+
+    def _read(self) -> None:
+        with os.fdopen(self._news, "rb") as news:
+            line = news.readline()
+        if line:
+            self.ready = json.loads(line)
+            if self._on_ready is not None:
+                self._on_ready(self.ready or {})
+
+
+def watch() -> None:
+    """In a child: ends this process when its parent ends; does nothing where there is no lifeline.
+
+    The process first gets a SIGTERM, so that it can end in order, and is ended
+    :data:`ORPHAN_GRACE_S` later in any case.
+    """
+    number = os.environ.pop(_LIFELINE, None)
+    if number is None:
+        return
+    lifeline = int(number)
+    for descriptor in (lifeline, int(os.environ.get(_READY, number))):
+        os.set_inheritable(descriptor, False)
+
+    def wait_for_the_end() -> None:
+        os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_GRACE_S)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait_for_the_end, name="k2-lifeline", daemon=True).start()
+
+
+def say_ready(**facts: object) -> None:
+    """In a child: tells the parent, once, that the work has begun."""
+    number = os.environ.pop(_READY, None)
+    if number is None:
+        return
+    with os.fdopen(int(number), "wb") as ready:
+        ready.write(json.dumps(facts).encode() + b"\n")
