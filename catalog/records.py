@@ -51,3 +51,40 @@ class Reject:
     offset: int
     schema_id: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One partition's share of a segment: positions and rows, both half-open.
+
+    Attributes:
+        first, next: consumer positions; ``[first, next)`` may hold fewer rows, or none (rule 3).
+        row_first, row_next: the segment's rows of this partition, ordered by offset.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    next: int
+    row_first: int
+    row_next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One immutable file of live rows, ordered by (topic, partition, offset).
+
+    Attributes:
+        file: its path relative to the live folder; never used twice.
+        rows: rows in it.
+        bytes: size of the file.
+        parts: one per partition, sorted by (topic, partition); their rows follow each other.
+        created_us: when it was written, microseconds since the epoch; a merged segment carries
+            the time of its oldest input.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    parts: tuple[Part, ...]
+    created_us: int

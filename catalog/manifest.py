@@ -1,0 +1,181 @@
+"""The version manifest: the one file that says what a table's live version is (rule 10)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from catalog.errors import CatalogError, NotReady
+from catalog.offsets import Offsets, TopicIdentity
+from catalog.records import Part, Segment
+from catalog.spec import TableName
+
+#: Moves when a reader of the old form would misread the new one.
+FORMAT = 1
+
+State = Literal["running", "catching_up", "paused", "stopped"]
+_STATES: dict[str, State] = {state: state for state in get_args(State)}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One published version of a hybrid table: rows of a snapshot, then live rows up to ``high``.
+
+    Attributes:
+        table: the table's name.
+        table_uuid: the Iceberg table's identity.
+        topics: identities of the topics that feed it, sorted by name.
+        snapshot_id: S, the snapshot that the live rows continue; None: a table without any.
+        metadata_location: the metadata file in which S stands.
+        committed: C, the positions that S records.
+        high: E, per partition max(C, the consumer's position): the version ends here.
+        watermarks: the log's high watermarks when the version was made.
+        segments: live segments, oldest first; they cover [C, E) without a hole.
+        schema_id: registry id of the declared schema.
+        arrow_schema: the declared schema, which every listed segment has.
+        published_us: when it was made, microseconds since the epoch.
+        sequence: counts the publications of one ingest process.
+        state: what the ingest is doing.
+        error_code: status code of the error that stopped the table; None where none did.
+        error: ``ClassName: message`` of that error.
+    """
+
+    table: TableName
+    table_uuid: str
+    topics: tuple[TopicIdentity, ...]
+    snapshot_id: int | None
+    metadata_location: str
+    committed: Offsets
+    high: Offsets
+    watermarks: Offsets
+    segments: tuple[Segment, ...]
+    schema_id: int
+    arrow_schema: pa.Schema
+    published_us: int
+    sequence: int
+    state: State = "running"
+    error_code: str | None = None
+    error: str | None = None
+
+    def to_json(self, texts: dict[str, str] | None = None) -> bytes:
+        """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
+
+        Args:
+            texts: segments' texts by file name that need not be made again; left holding those
+                of the listed segments.
+        """
+        known = texts or {}
+        listed = {s.file: known.get(s.file) or _segment_json(s) for s in self.segments}
+        if texts is not None:
+            texts.clear()
+            texts.update(listed)
+        head = json.dumps(
+            {
+                "format": FORMAT,
+                "table": str(self.table),
+                "table_uuid": self.table_uuid,
+                "topics": [[t.topic, t.cluster_id, t.topic_id] for t in self.topics],
+                "snapshot_id": self.snapshot_id,
+                "metadata_location": self.metadata_location,
+                "committed": self.committed.to_json(),
+                "high": self.high.to_json(),
+                "watermarks": self.watermarks.to_json(),
+                "schema_id": self.schema_id,
+                "arrow_schema": _schema_text(self.arrow_schema),
+                "published_us": self.published_us,
+                "sequence": self.sequence,
+                "state": self.state,
+                "error_code": self.error_code,
+                "error": self.error,
+            },
+            separators=(",", ":"),
+        )
+        return f'{head[:-1]},"segments":[{",".join(listed.values())}]}}'.encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, known: Mapping[str, Segment] | None = None) -> Manifest:
+        """The inverse of :meth:`to_json`.
+
+        Args:
+            text: the file's content.
+            known: segments by file name that need not be made again; they never change.
+
+        Raises:
+            NotReady: the content is no manifest of this format.
+        """
+        known = known or {}
+        try:
+            item = _of_this_format(json.loads(text))
+            return cls(
+                table=TableName.parse(item["table"]),
+                table_uuid=item["table_uuid"],
+                topics=tuple(TopicIdentity(*t) for t in item["topics"]),
+                snapshot_id=item["snapshot_id"],
+                metadata_location=item["metadata_location"],
+                committed=Offsets.from_json(item["committed"]),
+                high=Offsets.from_json(item["high"]),
+                watermarks=Offsets.from_json(item["watermarks"]),
+                segments=tuple(known.get(s[0]) or _segment_from(*s) for s in item["segments"]),
+                schema_id=item["schema_id"],
+                arrow_schema=_schema_from(item["arrow_schema"]),
+                published_us=item["published_us"],
+                sequence=item["sequence"],
+                state=_STATES[item["state"]],
+                error_code=item["error_code"],
+                error=item["error"],
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, CatalogError) as error:
+            raise NotReady(
+                "the live table's manifest cannot be read: it is replaced as soon as the table's "
+                "ingest publishes; if none runs, start it"
+            ) from error
+
+
+@lru_cache(maxsize=256)
+def schema_key(schema: pa.Schema) -> str:
+    """Sixteen hex digits that two declared schemas share only if they are the same."""
+    return hashlib.blake2b(schema.serialize().to_pybytes(), digest_size=8).hexdigest()
+
+
+def _of_this_format(item: Any) -> Any:
+    if item["format"] != FORMAT:
+        raise ValueError(f"format {item['format']} instead of {FORMAT}")
+    return item
+
+
+def _segment_json(segment: Segment) -> str:
+    """``["file",rows,bytes,created_us,{"topic":[[partition,first,next,row_first,row_next],…]}]``."""
+    topics: dict[str, list[tuple[int, int, int, int, int]]] = {}
+    for part in segment.parts:
+        numbers = (part.partition, part.first, part.next, part.row_first, part.row_next)
+        topics.setdefault(part.topic, []).append(numbers)
+    fields = (segment.file, segment.rows, segment.bytes, segment.created_us, topics)
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def _segment_from(
+    file: str,
+    rows: int,
+    size: int,
+    created_us: int,
+    topics: Mapping[str, list[tuple[int, int, int, int, int]]],
+) -> Segment:
+    parts = tuple(Part(topic, *numbers) for topic, items in topics.items() for numbers in items)
+    return Segment(file, rows, size, parts, created_us)
+
+
+@lru_cache(maxsize=64)
+def _schema_text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize()).decode()
+
+
+@lru_cache(maxsize=64)
+def _schema_from(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
