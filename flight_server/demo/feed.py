@@ -1,0 +1,236 @@
+"""Sends the synthetic market to a Kafka cluster and counts what the cluster acknowledged."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from catalog.errors import BrokerUnavailable, RegistryUnavailable, shorten
+from flight_server.demo.market import Market, Messages
+from flight_server.demo.schemas import Kind, schema_text
+
+#: Seconds of market time per round: short against the freshness that is to be shown.
+ROUND_S = 0.01
+#: Messages per round without a rate limit: where the encoders are at their fastest.
+ROUND_MESSAGES = 5000
+#: Messages that may wait for the broker; about 100 MB.
+MAX_WAITING = 300_000
+#: Seconds to wait for the first answer of the broker.
+CONNECT_S = 5.0
+#: Seconds to wait for the acknowledgements of what was sent last.
+FLUSH_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSpec:
+    """What to send, where.
+
+    Attributes:
+        properties: librdkafka's, with ``bootstrap.servers``.
+        topics: kind → topic; a kind that is missing is not sent.
+        schema_ids: kind → registry id, for the frame.
+        rate: messages per second over all kinds; 0 is as fast as it goes.
+        count: messages in all; None sends until it is stopped.
+        seed: of the market.
+        start_us: first event time, microseconds since 1970.
+        run: part of every message id.
+    """
+
+    properties: Mapping[str, str]
+    topics: Mapping[Kind, str]
+    schema_ids: Mapping[Kind, int]
+    rate: float = 10_000
+    count: int | None = None
+    seed: int = 1
+    start_us: int = 0
+    run: str = "k2"
+
+
+@dataclass(slots=True)
+class FeedReport:
+    """What the cluster acknowledged, by topic and partition; written by the feed's thread."""
+
+    delivered: Counter[tuple[str, int]] = field(default_factory=Counter)
+    sent: int = 0
+    failed: int = 0
+    first_error: str = ""
+
+    def to_json(self, *, done: bool) -> dict[str, object]:
+        """``{"sent", "failed", "error", "delivered": {topic: {partition: n}}, "done"}``."""
+        topics: dict[str, dict[str, int]] = {}
+        for (topic, partition), count in sorted(self.delivered.items()):
+            topics.setdefault(topic, {})[str(partition)] = count
+        return {
+            "sent": self.sent,
+            "failed": self.failed,
+            "error": self.first_error,
+            "delivered": topics,
+            "done": done,
+        }
+
+
+class Feed:
+    """One run of the market. ``run`` belongs to one thread; the report may be read by others."""
+
+    def __init__(self, spec: FeedSpec) -> None:
+        self.spec = spec
+        self.report = FeedReport()
+        self._kinds = tuple(sorted(spec.topics))
+        self._market = Market(spec.seed, spec.start_us, spec.run)
+        # Idempotent: a retry inside the client can neither double nor reorder a message.
+        self._producer = Producer(
+            {
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 2 * MAX_WAITING,
+                "queue.buffering.max.kbytes": 1_000_000,
+                "log_level": 3,
+                **spec.properties,
+            }
+        )
+
+    def connect(self) -> None:
+        """Asks the cluster for its metadata.
+
+        Raises:
+            BrokerUnavailable: nobody answered.
+        """
+        try:
+            self._producer.list_topics(timeout=CONNECT_S)
+        except KafkaException as error:
+            server = self.spec.properties.get("bootstrap.servers", "")
+            raise BrokerUnavailable(
+                f"no Kafka broker answered at {shorten(server)} within {CONNECT_S:g} s: "
+                "check the address (--bootstrap) and that the broker runs"
+            ) from error
+
+    def run(
+        self, stop: threading.Event, progress: Callable[[FeedReport], None] | None = None
+    ) -> FeedReport:
+        """Sends until the count is reached or ``stop`` is set, then waits for what is under way.
+
+        ``progress`` is called after every round.
+        """
+        started = time.monotonic()
+        market_s = 0.0
+        while not stop.is_set() and self._left() > 0:
+            seconds, count = self._next_round()
+            self._send(count, seconds)
+            market_s += seconds
+            self._market.advance(seconds)
+            self._keep_pace(stop, started + market_s)
+            if progress is not None:
+                progress(self.report)
+        waiting = self._producer.flush(FLUSH_S)
+        if waiting:
+            self._failed(waiting, f"{waiting} messages were not acknowledged in {FLUSH_S:g} s")
+        return self.report
+
+    def close(self) -> None:
+        """Lets the client go; idempotent."""
+        self._producer.close()
+
+    def _left(self) -> float:
+        return float("inf") if self.spec.count is None else self.spec.count - self.report.sent
+
+    def _next_round(self) -> tuple[float, int]:
+        """Seconds of market time, and messages in it."""
+        burst = self._market.burst()
+        if not self.spec.rate:
+            count = int(min(ROUND_MESSAGES, self._left()))
+            return count / 100_000 / burst, count
+        # A slow feed has longer rounds, so that a round holds a message at all.
+        seconds = max(ROUND_S, len(self._kinds) / self.spec.rate)
+        count = max(1, round(self.spec.rate * seconds * burst))
+        return seconds, int(min(count, self._left()))
+
+    def _send(self, count: int, seconds: float) -> None:
+        """The kinds share a round evenly; an odd message goes to the first one."""
+        share, odd = divmod(count, len(self._kinds))
+        for number, kind in enumerate(self._kinds):
+            size = share + (odd if number == 0 else 0)
+            messages = self._market.messages(kind, size, seconds, self.spec.schema_ids[kind])
+            self._produce(self.spec.topics[kind], messages)
+
+    def _produce(self, topic: str, messages: Messages) -> None:
+        batch = [
+            {"key": key, "value": value}
+            for key, value in zip(messages.keys, messages.values, strict=True)
+        ]
+        if not batch:
+            return
+        queued = self._producer.produce_batch(topic, batch, on_delivery=self._on_delivery)
+        if queued < len(batch):
+            reason = next(str(each["_error"]) for each in batch if "_error" in each)
+            self._failed(len(batch) - queued, reason)
+        self.report.sent += len(batch)
+        self._producer.poll(0)
+        while len(self._producer) > MAX_WAITING:
+            self._producer.poll(0.01)
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.report.delivered[message.topic(), message.partition()] += 1  # type: ignore[index]  # a delivered message has both
+        else:
+            self._failed(1, error.str())
+
+    def _failed(self, count: int, reason: str) -> None:
+        self.report.failed += count
+        self.report.first_error = self.report.first_error or shorten(reason)
+
+    def _keep_pace(self, stop: threading.Event, due: float) -> None:
+        """Serves delivery reports until the round's time has passed."""
+        if not self.spec.rate:
+            return
+        while not stop.is_set() and (left := due - time.monotonic()) > 0:
+            self._producer.poll(min(left, 0.1))
+
+
+def publish_schemas(registry: str, topics: Mapping[Kind, str]) -> dict[Kind, int]:
+    """Registers the schemas under ``<topic>-value``; returns their ids.
+
+    Args:
+        registry: ``http(s)://…``, or ``file:`` and a folder, which is made.
+        topics: kind → topic.
+
+    Raises:
+        RegistryUnavailable: the registry did not answer, or refused.
+    """
+    if registry.startswith("file:"):
+        folder = Path(registry.removeprefix("file:").removeprefix("//"))
+        return _write_schemas(folder, topics)
+    ids: dict[Kind, int] = {}
+    for kind, topic in topics.items():
+        url = f"{registry.rstrip('/')}/subjects/{topic}-value/versions"
+        try:
+            answer = httpx.post(url, json={"schema": schema_text(kind)}, timeout=CONNECT_S)
+            answer.raise_for_status()
+            ids[kind] = int(answer.json()["id"])
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise RegistryUnavailable(
+                f"the registry did not take the schema of {topic} ({type(error).__name__}): "
+                "check --registry and that it runs"
+            ) from error
+    return ids
+
+
+def _write_schemas(folder: Path, topics: Mapping[Kind, str]) -> dict[Kind, int]:
+    """``<id>.avsc`` and ``subjects.json``; ids are 1 and 2, other subjects are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subjects_file = folder / "subjects.json"
+    subjects = json.loads(subjects_file.read_text()) if subjects_file.exists() else {}
+    ids: dict[Kind, int] = {"trades": 1, "quotes": 2}
+    for kind, topic in topics.items():
+        (folder / f"{ids[kind]}.avsc").write_text(schema_text(kind))
+        subjects[f"{topic}-value"] = ids[kind]
+    subjects_file.write_text(json.dumps(subjects, indent=1, sort_keys=True))
+    return {kind: ids[kind] for kind in topics}
