@@ -1,0 +1,318 @@
+"""One campaign: producers, readers, kills, and at the end every record accounted for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import queue
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+from support_kafka import Broker
+
+from catalog.faults import KILL_POINTS
+from chaos.judge import Judge, Verdict
+from chaos.producer import Order, produce
+from chaos.reader import Wish, _State, ask, read, session
+from chaos.site import Layout, Process, kill_pid, lay_out, wait_until_gone
+
+#: How often a kill point is passed before it kills, at most: the busy ones are met many times a
+#: second, those around a commit once per flush.
+BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "publish.renamed"}
+#: Longest wait for a named kill point, in seconds.
+REACH_S = 30.0
+#: Longest wait at the end until every record is visible, in seconds.
+VISIBLE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how hard.
+
+    Attributes:
+        kills: half of them at named places of the ingest, half of random processes at random times.
+        rows: records that count, at least.
+        answers: judged answers that hold live and history rows, at least.
+        readers: ADBC sessions that ask all the time.
+        partitions: of the topic.
+        flush_rows: a commit every so many rows.
+        seed: of everything that is drawn.
+        pause_s: between two questions of a reader.
+    """
+
+    kills: int = 200
+    rows: int = 5_000_000
+    answers: int = 10_000
+    readers: int = 2
+    partitions: int = 3
+    flush_rows: int = 20_000
+    seed: int = 1
+    pause_s: float = 0.02
+
+
+@dataclass
+class Outcome:
+    """What happened.
+
+    Attributes:
+        kills: per place, ``point:<name>`` or ``random:<role>``.
+        unreached: named places that were not met in time (killed from outside then).
+        verdict: the judge's.
+        rows: records that counted.
+        seconds: how long it took.
+    """
+
+    kills: Counter[str] = field(default_factory=Counter)
+    unreached: Counter[str] = field(default_factory=Counter)
+    verdict: Verdict = field(default_factory=Verdict)
+    rows: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """The outcome as one object."""
+        return {
+            "kills": sum(self.kills.values()),
+            "kills_by_place": dict(sorted(self.kills.items())),
+            "unreached": dict(self.unreached),
+            "rows": self.rows,
+            "answers": sum(self.verdict.judged.values()),
+            "answers_by_kind": dict(sorted(self.verdict.judged.items())),
+            "answers_live_and_history": self.verdict.mixed,
+            "largest_answer_rows": self.verdict.rows,
+            "retried": dict(self.verdict.retried.most_common(12)),
+            "faults": self.verdict.faults[:50],
+            "fault_count": len(self.verdict.faults),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+class Campaign:
+    """Runs one plan in one folder against one broker."""
+
+    def __init__(
+        self, plan: Plan, broker: Broker, folder: Path, say: Callable[[str], None]
+    ) -> None:
+        self.plan = plan
+        self.outcome = Outcome()
+        self._say = say
+        self._random = random.Random(plan.seed)
+        self._topic = broker.create_topic(plan.partitions)
+        self._layout = lay_out(folder, broker.bootstrap, self._topic, plan.flush_rows)
+        self._spawn = multiprocessing.get_context("spawn")
+        self._stop_readers, self._stop_producers = self._spawn.Event(), self._spawn.Event()
+        self._answers = self._spawn.Queue()
+        self._orders = [self._order(broker, n) for n in range(2)]
+        self._judge = Judge(self._topic, [order.journal for order in self._orders])
+        self.outcome.verdict = self._judge.verdict
+
+    @property
+    def layout(self) -> Layout:
+        """Where the system runs."""
+        return self._layout
+
+    def _order(self, broker: Broker, number: int) -> Order:
+        journal = self._layout.folder / f"journal-{number}.bin"
+        journal.touch()
+        return Order(
+            *(broker.bootstrap, self._topic, self.plan.partitions, self.plan.seed + number),
+            transactional=number == 1,
+            journal=journal,
+            budget=self._spawn.Value("q", 0),
+            mark=self._spawn.Value("d", 0.0),
+            stop=self._stop_producers,
+        )
+
+    def _wish(self, number: int) -> Wish:
+        return Wish(
+            *(number, self._layout.uri, self._layout.table, self._topic, self.plan.partitions),
+            *(100 + self.plan.seed + number, self.plan.pause_s, self._stop_readers, self._answers),
+        )
+
+    def run(self) -> Outcome:
+        """Everything; processes it started are ended, whatever happens."""
+        began = time.monotonic()
+        producers = [self._start(produce, order) for order in self._orders]
+        readers = [self._start(read, self._wish(number)) for number in range(self.plan.readers)]
+        try:
+            self._named_kills()
+            self._random_kills()
+            self._finish(producers, readers)
+        finally:
+            self._stop_readers.set()
+            self._stop_producers.set()
+            for process in (*producers, *readers):
+                self._end(process)
+            self._answers.close()
+        self.outcome.rows = self._judge.records
+        self.outcome.seconds = time.monotonic() - began
+        return self.outcome
+
+    def _start(self, body: Callable[..., None], wish: object) -> BaseProcess:
+        process = self._spawn.Process(target=body, args=(wish,), daemon=True)
+        process.start()
+        return process
+
+    def _end(self, process: BaseProcess) -> None:
+        limit = time.monotonic() + 20
+        while process.is_alive() and time.monotonic() < limit:
+            self._drain()  # a process with an undelivered answer does not end
+            process.join(0.1)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+    # --- kills ----------------------------------------------------------------------------------
+
+    def _named_kills(self) -> None:
+        """Half of the kills: the ingest alone, at a named place; the server now and then."""
+        total = self.plan.kills // 2
+        with self._running("serve", "--no-ingest") as server:
+            for number in range(total):
+                point = KILL_POINTS[number % len(KILL_POINTS)]
+                count = self._random.randint(1, 40 if point in BUSY else 2)
+                with self._running("ingest", kill_point=f"{point}:{count}") as ingest:
+                    self._meet(ingest, point)
+                if self._random.random() < 0.1 and (pid := server.child("server")):
+                    self.outcome.kills["random:server"] += kill_pid(pid)
+                self._report(number + 1)
+
+    def _meet(self, ingest: Process, point: str) -> None:
+        self._release(self.plan.rows // self.plan.kills)
+        if self._until(lambda: ingest.code is not None, REACH_S):
+            if ingest.code == -9:
+                self.outcome.kills[f"point:{point}"] += 1
+            else:
+                self._fail(f"the ingest ended by itself with {ingest.code} (before {point})")
+            return
+        self.outcome.unreached[point] += 1
+        ingest.kill()
+        self.outcome.kills["random:ingest"] += 1
+
+    def _random_kills(self) -> None:
+        """The other half: any process under `k2 serve`, at any time."""
+        total, before = self.plan.kills, sum(self.outcome.kills.values())
+        while before < total:
+            with self._running("serve") as supervisor:
+                while before < total:
+                    self._release(self.plan.rows // self.plan.kills)
+                    self._until(lambda: False, self._random.uniform(0.5, 3.0))
+                    role = self._random.choice(("server", "ingest", "supervisor"))
+                    if supervisor.code is not None:
+                        self._fail(f"the supervisor ended by itself with {supervisor.code}")
+                        break
+                    before += self._kill(supervisor, role)
+                    self._report(before)
+                    if role == "supervisor":
+                        break
+            left = wait_until_gone(self._layout, 15)
+            if left:
+                self._fail(f"children outlived their supervisor: {left}")
+                for pid in left:
+                    kill_pid(pid)
+
+    def _kill(self, supervisor: Process, role: str) -> bool:
+        if role == "supervisor":
+            supervisor.kill()
+            killed = True
+        else:
+            pid = supervisor.child(role)
+            killed = pid is not None and kill_pid(pid)
+        self.outcome.kills[f"random:{role}"] += killed
+        return killed
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _finish(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
+        """Tops up rows and answers, then waits until every record is visible."""
+        with self._running("serve"):
+            self._until(lambda: self._judge.records >= self.plan.rows, 600, trickle=5_000)
+            self._until(lambda: self._judge.verdict.mixed >= self.plan.answers, 3_600)
+            self._stop_producers.set()
+            for producer in producers:
+                producer.join(60)
+            self._stop_readers.set()
+            for reader in readers:
+                self._end(reader)
+            self._drain()
+            self._judge.settle(time.monotonic())
+            self._last_answer()
+        if self._judge.verdict.mixed < self.plan.answers:
+            self._fail(f"only {self._judge.verdict.mixed} answers held live and history rows")
+
+    def _last_answer(self) -> None:
+        wish, limit = self._wish(99), time.monotonic() + VISIBLE_S
+        while True:
+            try:
+                with session(self._layout.uri) as cursor:
+                    last = ask(cursor, "whole", wish, _State())
+                rows = last.answer.rows if last.answer else 0
+                if rows >= self._judge.records or time.monotonic() > limit:
+                    break
+            except flightsql.Error as error:
+                if time.monotonic() > limit:
+                    self._fail(f"no answer at the end: {error}")
+                    return
+            time.sleep(0.5)
+        self._judge.settle_complete(last)
+
+    # --- the loop of everything -----------------------------------------------------------------
+
+    def _until(
+        self, condition: Callable[[], bool], timeout_s: float, *, trickle: int = 100
+    ) -> bool:
+        """Keeps rows flowing and answers judged until the condition holds, or time is up."""
+        limit = time.monotonic() + timeout_s
+        while time.monotonic() < limit:
+            if condition():
+                return True
+            self._release(trickle)
+            self._drain()
+            self._judge.settle(min(order.mark.value for order in self._orders))
+            time.sleep(0.05)
+        return condition()
+
+    def _release(self, rows: int) -> None:
+        """Lets the producers send ``rows`` more, one in five in transactions."""
+        for order, share in zip(self._orders, (0.8, 0.2), strict=True):
+            with order.budget.get_lock():
+                order.budget.value += max(1, int(rows * share))
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._judge.take(self._answers.get_nowait())
+
+    @contextlib.contextmanager
+    def _running(self, *arguments: str, kill_point: str = "") -> Iterator[Process]:
+        process = Process(self._layout, arguments, kill_point)
+        try:
+            yield process
+        finally:
+            process.end()
+
+    def _fail(self, what: str) -> None:
+        self._judge.verdict.faults.append(what)
+        self._say(f"FAULT {what}")
+
+    def _report(self, kills: int) -> None:
+        verdict = self._judge.verdict
+        self._say(
+            f"kills={kills} rows={self._judge.records} answers={sum(verdict.judged.values())}"
+            f" mixed={verdict.mixed} pending={self._judge.pending} faults={len(verdict.faults)}"
+        )
+
+
+def summary(outcome: Outcome) -> str:
+    """The outcome for people: counts per place, then one line of JSON."""
+    lines = [f"{count:6d}  {place}" for place, count in sorted(outcome.kills.items())]
+    duplicates = sum("doubled" in fault for fault in outcome.verdict.faults)
+    gaps = sum("missing" in fault for fault in outcome.verdict.faults)
+    lines.append(f"duplicates={duplicates} gaps={gaps} faults={len(outcome.verdict.faults)}")
+    return "\n".join([*lines, json.dumps(outcome.to_json())])

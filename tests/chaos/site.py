@@ -1,0 +1,170 @@
+"""The processes under test: started, watched and killed from outside, as an operator would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support_stack import free_port
+
+from chaos.market import write_registry
+
+#: ``k2`` of the environment that runs this.
+K2 = str(Path(sys.executable).with_name("k2"))
+#: Longest orderly end, in seconds.
+END_S = 30.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One place where the system runs.
+
+    Attributes:
+        folder: holds the configuration, the live folder, the lake and the logs.
+        topic: the topic under the table.
+        table: ``namespace.table``.
+        port: of the Flight server.
+        config: the configuration file.
+    """
+
+    folder: Path
+    topic: str
+    table: str
+    port: int
+    config: Path
+
+    @property
+    def uri(self) -> str:
+        """Where the server answers."""
+        return f"grpc://127.0.0.1:{self.port}"
+
+
+def lay_out(folder: Path, bootstrap: str, topic: str, flush_rows: int) -> Layout:
+    """Writes the configuration and the registry folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lake").mkdir(exist_ok=True)
+    write_registry(folder / "schemas", f"{topic}-value")
+    port = free_port()
+    config = folder / "k2.toml"
+    config.write_text(f"""\
+[server]
+port = {port}
+ticket_key = "chaos-has-nothing-to-hide"
+
+[kafka]
+"bootstrap.servers" = "{bootstrap}"
+
+[registry]
+url = "file:./schemas"
+
+[catalog]
+type = "sql"
+uri = "sqlite:///catalog.db"
+warehouse = "file://{folder / "lake"}"
+
+[live]
+folder = "live"
+grace_s = 2
+reload_s = 0.5
+
+[[table]]
+name = "market_data.trades"
+topics = ["{topic}"]
+sort = ["symbol", "timestamp"]
+partition = ["day(timestamp)"]
+flush_rows = {flush_rows}
+flush_age_s = 2
+""")
+    return Layout(folder, topic, "market_data.trades", port, config)
+
+
+class Process:
+    """One process of the system and those below it."""
+
+    def __init__(self, layout: Layout, arguments: Sequence[str], kill_point: str = "") -> None:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
+        if kill_point:
+            environ["K2_KILL_POINT"] = kill_point
+        with (layout.folder / f"{arguments[0]}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [K2, *arguments, "--config", str(layout.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                cwd=layout.folder,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
+    def child(self, role: str) -> int | None:
+        """The pid of a child, ``server`` or ``ingest``; None where there is none now."""
+        for pid, parent, command in processes():
+            if parent == self.pid and f"flight_server.child {role}" in command:
+                return pid
+        return None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code; None where it still runs after ``timeout_s``."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> int:
+        """SIGTERM and its exit code; SIGKILL (and so -9) where that takes too long."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        if self.wait(END_S) is None:
+            self.kill()
+        return self._process.returncode
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """(pid, parent, command) of every process, on Linux and macOS."""
+    listing = subprocess.run(
+        ["ps", "-axo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split(None, 2) for line in listing.stdout.splitlines())
+    return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
+
+
+def survivors(layout: Layout) -> list[int]:
+    """Processes of this layout that run now, whoever their parent is."""
+    return [pid for pid, _, command in processes() if str(layout.config) in command]
+
+
+def wait_until_gone(layout: Layout, timeout_s: float) -> list[int]:
+    """The processes of this layout that are still there after ``timeout_s`` seconds."""
+    limit = time.monotonic() + timeout_s
+    while (left := survivors(layout)) and time.monotonic() < limit:
+        time.sleep(0.1)
+    return left
+
+
+def kill_pid(pid: int) -> bool:
+    """SIGKILL; False where the process was gone already."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
