@@ -1,0 +1,200 @@
+"""Clauses and functions that are refused by their words, before the engine parses them.
+
+Two kinds: clauses that DataFusion parses and then *ignores* (an answer would be wrong without a
+word), and functions that make arbitrarily large values, which no memory pool counts
+(``repeat('x', 2000000000)`` takes 7.7 GB under a pool of 256 MB, while planning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from flight_server.protocol.errors import ResourceExhausted, Unimplemented
+from flight_server.sqllex import Token
+
+#: Largest product of all the sizes that a statement asks for by literals: 8,192 rows of a batch
+#: times this many bytes are 0.5 GB.
+MAX_GROWTH = 65_536
+
+
+_AS_OF = 'statements read the newest version; "table$snapshots" lists the others'
+
+#: Words in a row that the engine would ignore → what to write instead.
+IGNORED: Mapping[tuple[str, ...], str] = MappingProxyType(
+    {
+        ("tablesample",): "filter with random() < fraction instead",
+        ("prewhere",): "write WHERE",
+        ("with", "rollup"): "write GROUP BY ROLLUP (…)",
+        ("with", "cube"): "write GROUP BY CUBE (…)",
+        ("with", "totals"): "write GROUP BY ROLLUP (…)",
+        ("with", "ordinality"): "use row_number()",
+        ("connect", "by"): "write WITH RECURSIVE",
+        ("for", "update"): "this server only reads",
+        ("for", "share"): "this server only reads",
+        ("for", "json"): "clients convert",
+        ("for", "xml"): "clients convert",
+        ("for", "version"): _AS_OF,
+        ("for", "timestamp"): _AS_OF,
+        ("for", "system_time"): _AS_OF,
+        ("for", "system_version"): _AS_OF,
+    }
+)
+
+#: Function → index of the argument that is a size.
+GROWING: Mapping[str, int] = MappingProxyType(
+    {
+        "repeat": 1,
+        "lpad": 1,
+        "rpad": 1,
+        "array_repeat": 1,
+        "list_repeat": 1,
+        "array_resize": 1,
+        "list_resize": 1,
+    }
+)
+#: Functions from start to stop: as a table they stream, as a value they are held in memory.
+SERIES = frozenset({"range", "generate_series", "gen_series"})
+_TABLE_POSITIONS = frozenset({"from", "join", "lateral"})
+
+
+def refuse_ignored_clauses(tokens: Sequence[Token]) -> None:
+    """Refuses clauses that would be parsed and not obeyed.
+
+    Raises:
+        Unimplemented: names the clause and the replacement.
+    """
+    names = [token.name if token.kind == "word" else "" for token in tokens]
+    for i, name in enumerate(names):
+        if name in {"sample", "tablesample"}:
+            _refuse_sample(tokens, i)
+        for length in (1, 2):
+            hint = IGNORED.get(tuple(names[i : i + length]))
+            after_as = i > 0 and names[i - 1] == "as"
+            if hint is not None and not after_as and name != "tablesample":
+                clause = " ".join(names[i : i + length]).upper()
+                raise Unimplemented(f"{clause} is not offered: {hint}")
+
+
+def _refuse_sample(tokens: Sequence[Token], i: int) -> None:
+    follows = tokens[i + 1] if i + 1 < len(tokens) else None
+    before = tokens[i - 1].name if i else ""
+    if follows is None or before in {"as", "."}:
+        return
+    sized = follows.text == "(" or follows.kind == "number"
+    if sized or (tokens[i].name == "tablesample" and follows.kind == "word"):
+        raise Unimplemented(
+            "TABLESAMPLE is not offered (the engine would return every row): "
+            f"{IGNORED['tablesample',]}"
+        )
+
+
+def check_growth(tokens: Sequence[Token]) -> None:
+    """Bounds the functions that make large values.
+
+    Raises:
+        ResourceExhausted: a size is no literal, or the product of the sizes is beyond
+            :data:`MAX_GROWTH`.
+    """
+    product = 1
+    for i, token in enumerate(tokens):
+        called = i + 1 < len(tokens) and tokens[i + 1].text == "("
+        if not called or token.kind not in {"word", "quoted"}:
+            continue
+        name = token.name.lower()
+        in_from = i > 0 and tokens[i - 1].name in _TABLE_POSITIONS
+        if name in GROWING:
+            size = _literal(_arguments(tokens, i + 1), GROWING[name])
+        elif name in SERIES and not in_from:
+            size = _series_length(_arguments(tokens, i + 1))
+        else:
+            continue
+        if size is None:
+            raise ResourceExhausted(_unbounded(name))
+        product *= max(size, 1)
+    if product > MAX_GROWTH:
+        raise ResourceExhausted(
+            f"the statement makes values of {product} elements or characters, the limit is "
+            f"{MAX_GROWTH}: read long series FROM generate_series(…)"
+        )
+
+
+def _unbounded(name: str) -> str:
+    if name in SERIES:
+        return (
+            f"{name}(…) as a value needs number literals for its limits: "
+            f"put it into the FROM clause, where it streams"
+        )
+    return f"{name}(…) needs a number literal as its size: the memory pool does not count it"
+
+
+def _arguments(tokens: Sequence[Token], opening: int) -> list[list[Token]]:
+    """The arguments of the call whose ``(`` is token ``opening``."""
+    arguments: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens[opening:]:
+        if token.text in {"(", "[", "{"}:
+            depth += 1
+            if depth == 1:
+                continue
+        elif token.text in {")", "]", "}"}:
+            depth -= 1
+            if depth == 0:
+                break
+        if depth == 1 and token.text == ",":
+            arguments.append([])
+        else:
+            arguments[-1].append(token)
+    return arguments
+
+
+def _literal(arguments: Sequence[Sequence[Token]], index: int) -> int | None:
+    """The whole number that the argument is; None where it is anything else."""
+    if index >= len(arguments):
+        return 0  # the engine will say that an argument is missing
+    argument = [t for t in arguments[index] if t.text != "-"]
+    if len(argument) != 1 or argument[0].kind != "number" or not argument[0].text.isdigit():
+        return None
+    sign = -1 if len(arguments[index]) % 2 == 0 else 1
+    return sign * int(argument[0].text)
+
+
+def _series_length(arguments: Sequence[Sequence[Token]]) -> int | None:
+    numbers = [_literal(arguments, i) for i in range(len(arguments))]
+    if not all(arguments) or None in numbers:
+        return None
+    start, stop, step = ([0, *numbers, 1] if len(numbers) == 1 else [*numbers, 1])[:3]
+    return abs((stop or 0) - (start or 0)) // max(abs(step or 1), 1) + 1
+
+
+def expanded_tokens(tokens: Sequence[Token]) -> int:
+    """How many tokens there are once each CTE stands in the place of its name."""
+    weights: dict[str, int] = {}
+    open_bodies: list[tuple[str | None, int]] = []
+    total = 0
+    for i, token in enumerate(tokens):
+        total += 1
+        if token.kind in {"word", "quoted"}:
+            total += weights.get(token.name, 0)
+        elif token.text == "(":
+            open_bodies.append((_cte_name(tokens, i), total))
+        elif token.text == ")" and open_bodies:
+            name, before = open_bodies.pop()
+            if name is not None:
+                weights[name] = max(weights.get(name, 0), total - before)
+    return total
+
+
+def _cte_name(tokens: Sequence[Token], i: int) -> str | None:
+    """The name in ``name [(columns)] AS [[NOT] MATERIALIZED] (``; token ``i`` is the ``(``."""
+    at = i - 1
+    while at > 0 and tokens[at].name in {"materialized", "not"}:
+        at -= 1
+    if at < 1 or tokens[at].kind != "word" or tokens[at].name != "as":
+        return None
+    at -= 1
+    if tokens[at].text == ")":
+        while at > 0 and tokens[at].text != "(":
+            at -= 1
+        at -= 1
+    return tokens[at].name if at >= 0 and tokens[at].kind in {"word", "quoted"} else None
