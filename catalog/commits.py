@@ -1,0 +1,349 @@
+"""The fenced commit: one snapshot with rows, Kafka positions and a copy of them (rules 2 to 6).
+
+Floor 2a. pyiceberg's own retry rebases an append on whatever it finds and, after a conflict that
+was none, deletes the files of a commit that landed. So the loop is ours: every attempt loads the
+table, compares the marker in *that* base with the expected one, builds the snapshot on that base
+and sends it once, with the requirement that the head is still that base. The snapshot id stays the
+same over all attempts. A request that arrives late, after its successor was built, either lands
+first (the successor is refused and finds the id) or is refused itself: the rows land once.
+
+Nothing here ever deletes a file (rule 6). Private names of pyiceberg 0.12.0 that this rests on:
+``_FastAppendFiles._commit``, ``_SnapshotProducer._snapshot_id``, ``Table._do_commit``.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pyiceberg.exceptions import (
+    BadRequestError,
+    CommitFailedException,
+    ForbiddenError,
+    NoSuchTableError,
+    UnauthorizedError,
+)
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
+
+from catalog.connect import lake_errors
+from catalog.errors import (
+    CatalogError,
+    CommitUnknown,
+    Fenced,
+    LakeUnavailable,
+    TopicRecreated,
+    Unavailable,
+)
+from catalog.faults import reach
+from catalog.heads import in_history, is_truncated, marker_property, recorded_marker
+from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, TopicIdentity, marker_to_summary
+
+#: Seconds between attempts: the first wait, doubled each time up to the longest.
+_FIRST_WAIT_S = 0.05
+_LONGEST_WAIT_S = 2.0
+
+#: Answers that say "not done" for certain and will not change by asking again.
+_REFUSED = (BadRequestError, ForbiddenError, UnauthorizedError, NoSuchTableError)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Data files that are written and not committed.
+
+    Attributes:
+        files: what the manifest will say about each of them.
+        rows: rows in all of them.
+        bytes: their size in the store.
+        gc: the gc number that the head had before the first byte was written (rule 8).
+        table_uuid: the table that they were written for.
+        spec_id: the partition spec that they follow.
+    """
+
+    files: tuple[DataFile, ...]
+    rows: int
+    bytes: int
+    gc: int
+    table_uuid: str
+    spec_id: int
+
+
+class Intent(Protocol):
+    """What a commit wants, asked anew on the base of every attempt."""
+
+    @property
+    def staged(self) -> Staged | None:
+        """The files that go in; None: an empty snapshot."""
+
+    def landed(self, base: Marker | None) -> bool:
+        """Whether ``base`` already records what this commit wants."""
+
+    def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
+        """The marker to write on top of ``base``.
+
+        Raises:
+            Fenced: this base must not be built upon.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Rows and positions of the writer that owns the epoch; no rows: empty progress (rule 3)."""
+
+    staged: Staged | None
+    expected: Marker
+    new: Marker
+
+    def landed(self, base: Marker | None) -> bool:
+        """The recorded positions, epoch and writer say it (rule 6)."""
+        moved = not self.new.positions.same_as(self.expected.positions)
+        return moved and base is not None and _same_place(base, self.new)
+
+    def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
+        """The new marker, with the gc number of the base."""
+        base = _owned(base, self.expected)
+        if not base.positions.same_as(self.expected.positions):
+            raise Fenced(
+                f"the table records other positions than expected "
+                f"(first difference: {_difference(base.positions, self.expected.positions)}): "
+                f"start again from the recorded ones"
+            )
+        _refuse_backwards(base, self.new)
+        refuse_recreated(base.topics, self.new.topics)
+        if self.staged is not None:
+            self._refuse_stale_files(self.staged, base, metadata)
+        return replace(self.new, gc=base.gc)
+
+    def _refuse_stale_files(self, staged: Staged, base: Marker, metadata: TableMetadata) -> None:
+        if staged.rows and self.new.positions.same_as(base.positions):
+            raise Fenced(f"{staged.rows} rows without a move of the positions: they are in already")
+        if staged.gc != base.gc:
+            raise Fenced(
+                f"orphan removal ran (gc number {base.gc}, files were written under {staged.gc}): "
+                f"the files may be gone, write them again"
+            )
+        if staged.table_uuid != str(metadata.table_uuid):
+            raise Fenced("the table was replaced by another of its name: write the files again")
+        if staged.spec_id != metadata.default_spec_id:
+            raise Fenced("the table's partition spec changed: write the files again")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5)."""
+
+    topics: tuple[TopicIdentity, ...]
+    writer: str
+    schema_id: int
+    starts: Offsets
+
+    @property
+    def staged(self) -> Staged | None:
+        """A claim brings no rows."""
+        return None
+
+    def landed(self, base: Marker | None) -> bool:
+        """The head's owner is this writer, whose id is random, with all of its topics."""
+        return (
+            base is not None and base.writer == self.writer and set(self.topics) <= set(base.topics)
+        )
+
+    def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
+        """The base's positions with the next epoch; a table's first marker records the starts."""
+        if base is None:
+            if is_truncated(metadata):
+                raise Fenced(
+                    "the table's older snapshots are expired and none that is left records Kafka "
+                    "positions: it cannot be known which records it holds; use a new table"
+                )
+            base = Marker(Offsets(), (), 0, "", self.schema_id)
+        refuse_recreated(base.topics, self.topics)
+        known = {identity.topic for identity in base.topics}
+        added = [(tp, n) for tp, n in self.starts.items() if tp[0] not in known]
+        return replace(
+            base,
+            positions=base.positions.with_positions(added),
+            topics=tuple(sorted({*base.topics, *self.topics})),
+            epoch=base.epoch + 1,
+            writer=self.writer,
+            schema_id=self.schema_id,
+        )
+
+
+def commit(load: Callable[[], Table], intent: Intent, *, timeout_s: float) -> Table:
+    """Makes ``intent`` true exactly once.
+
+    Args:
+        load: loads the table afresh.
+        intent: what to commit.
+        timeout_s: how long conflicts and unknown outcomes are pursued.
+
+    Returns:
+        The table at, or after, the snapshot. After a conflict or a lost answer other writers'
+        snapshots may already stand above it.
+
+    Raises:
+        Fenced: another writer moved the positions or the epoch, or conflicts never ended.
+        CommitUnknown: the outcome could not be learnt in time. The positions will say.
+        LakeUnavailable: nothing was sent, or the catalog refused it.
+        MarkerLost, TableNotFound, TopicRecreated: nothing was committed.
+    """
+    attempt = _Attempt(intent)
+    for _ in _until(timeout_s):
+        try:
+            with lake_errors("loading the table for a commit"):
+                table = load()
+        except Unavailable:
+            if not attempt.sent:
+                raise
+            continue  # an outcome is owed: ask until the time is up
+        if (done := attempt.on(table)) is not None:
+            return done
+    raise attempt.failure() from attempt.last_error
+
+
+class _Attempt:
+    """One commit's attempts: they share a snapshot id, and what is known of the earlier ones."""
+
+    def __init__(self, intent: Intent) -> None:
+        self.sent = False
+        self.unknown = False
+        self.last_error: Exception | None = None
+        self._intent = intent
+        self._snapshot_id: int | None = None
+
+    def on(self, table: Table) -> Table | None:
+        """Sends the commit on this base; None: ask again, on a fresh base."""
+        base = recorded_marker(table.metadata)
+        if self._has_landed(table.metadata, base):
+            reach("commit.landed")
+            return table
+        if isinstance(self.last_error, _REFUSED):
+            raise self.failure() from self.last_error
+        marker = self._intent.marker_on(base, table.metadata)
+        updates, requirements = self._build(table, marker)
+        reach("commit.before_send")
+        self.sent = True
+        try:
+            table._do_commit(updates, requirements)  # noqa: SLF001 - one request, no retry, no clean-up
+        except CommitFailedException as error:
+            self.last_error = error
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the table says what happened
+            self.last_error = error
+            self.unknown = self.unknown or not isinstance(error, _REFUSED)
+            return None
+        reach("commit.landed")
+        return table
+
+    def failure(self) -> CatalogError:
+        """Why the attempts ended without an answer."""
+        if self.unknown:
+            return CommitUnknown(
+                "the catalog did not say whether the commit landed: "
+                "read the recorded positions again before anything is written"
+            )
+        if isinstance(self.last_error, _REFUSED):
+            return LakeUnavailable(
+                f"the catalog refused the commit ({type(self.last_error).__name__}): "
+                f"check the rights on the table"
+            )
+        return Fenced("other writers' commits kept coming first: start again from the head")
+
+    def _has_landed(self, metadata: TableMetadata, base: Marker | None) -> bool:
+        if self._snapshot_id is not None and in_history(metadata, self._snapshot_id):
+            return True
+        return self._intent.landed(base)
+
+    def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
+        """The updates and requirements of one snapshot on top of this base."""
+        summary = marker_to_summary(marker)
+        producer = (
+            table.transaction()
+            .update_snapshot(snapshot_properties=summary, branch=MAIN_BRANCH)
+            .fast_append()
+        )
+        self._snapshot_id = self._snapshot_id or producer.snapshot_id
+        producer._snapshot_id = self._snapshot_id  # noqa: SLF001 - stable over all attempts
+        for file in self._intent.staged.files if self._intent.staged else ():
+            producer.append_data_file(file)
+        with lake_errors("writing a commit's manifests"):
+            updates, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
+        copy = SetPropertiesUpdate(
+            updates={MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}
+        )
+        same_table = AssertTableUUID(uuid=table.metadata.table_uuid)
+        return (*updates, copy), (*requirements, same_table)
+
+
+def _until(timeout_s: float) -> Iterator[None]:
+    """Attempts with waits between them; at least two, the last one before ``timeout_s``."""
+    end = time.monotonic() + timeout_s
+    wait = _FIRST_WAIT_S
+    yield
+    while True:
+        time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads writers, no secret
+        yield
+        if time.monotonic() + wait > end:
+            return
+        wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def _owned(base: Marker | None, expected: Marker) -> Marker:
+    if base is None:
+        raise Fenced("the table records no positions: claim it first")
+    if (base.epoch, base.writer) != (expected.epoch, expected.writer):
+        raise Fenced(
+            f"the table belongs to another writer (epoch {base.epoch}, ours is {expected.epoch})"
+        )
+    return base
+
+
+def _refuse_backwards(base: Marker, new: Marker) -> None:
+    if behind := new.positions.behind(base.positions):
+        topic, partition = behind[0]
+        raise Fenced(
+            f"{topic}[{partition}] would go back from {base.positions.at(behind[0])} "
+            f"to {new.positions.at(behind[0])}: start again from the recorded positions"
+        )
+
+
+def refuse_recreated(
+    recorded: tuple[TopicIdentity, ...], actual: tuple[TopicIdentity, ...]
+) -> None:
+    """Refuses a topic that lives under its old name with another identity (rule 9).
+
+    Topics that only one side knows are fine: a table may gain topics, and lose them.
+
+    Raises:
+        TopicRecreated: names the topic.
+    """
+    now = {identity.topic: identity for identity in actual}
+    for then in recorded:
+        if now.get(then.topic, then) != then:
+            raise TopicRecreated(
+                f"topic {then.topic!r} is not the topic whose records the table holds: it was "
+                f"deleted and created again, or belongs to another cluster; its offsets mean "
+                f"other records now, so feed it into a new table"
+            )
+
+
+def _same_place(one: Marker, other: Marker) -> bool:
+    return (
+        one.positions.same_as(other.positions)
+        and one.epoch == other.epoch
+        and one.writer == other.writer
+    )
+
+
+def _difference(recorded: Offsets, expected: Offsets) -> str:
+    for tp in sorted({*recorded, *expected}):
+        if recorded.at(tp) != expected.at(tp):
+            return f"{tp[0]}[{tp[1]}] is at {recorded.at(tp)}, not {expected.at(tp)}"
+    return "none"

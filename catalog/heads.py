@@ -1,0 +1,161 @@
+"""Where a table stands: its head and the marker that belongs to it (docs/architecture.md, rule 2).
+
+Floor 2a: pure functions of an Iceberg metadata file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+from catalog.errors import MarkerLost, VersionGone, shorten
+from catalog.offsets import MARKER_PROPERTY, Marker, marker_from_summary, marker_to_summary
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One version of a table.
+
+    Attributes:
+        metadata_location: the metadata file that names the snapshot.
+        table_uuid: tells a table from one that was created again under its name.
+        snapshot_id: None: the table has no snapshot yet.
+        marker: what the snapshot, or its nearest ancestor with one, records; None: no writer of
+            ours has ever committed (an ordinary table).
+        schema_id: Iceberg id of the schema that the version is read with.
+    """
+
+    metadata_location: str
+    table_uuid: str
+    snapshot_id: int | None
+    marker: Marker | None
+    schema_id: int
+
+
+def head_of(table: Table, snapshot_id: int | None = None) -> Head:
+    """The head of ``table``, or its state at an older snapshot.
+
+    Raises:
+        VersionGone: the metadata no longer names ``snapshot_id``.
+        MarkerLost: see :func:`recorded_marker`.
+    """
+    metadata = table.metadata
+    snapshot = snapshot_at(metadata, snapshot_id)
+    schema_id = metadata.current_schema_id
+    if snapshot_id is not None and snapshot is not None and snapshot.schema_id is not None:
+        schema_id = snapshot.schema_id
+    return Head(
+        metadata_location=table.metadata_location,
+        table_uuid=str(metadata.table_uuid),
+        snapshot_id=None if snapshot is None else snapshot.snapshot_id,
+        marker=recorded_marker(metadata, snapshot_id),
+        schema_id=schema_id,
+    )
+
+
+def snapshot_at(metadata: TableMetadata, snapshot_id: int | None) -> Snapshot | None:
+    """The snapshot ``snapshot_id``; the current one (None: none yet) where that is None.
+
+    Raises:
+        VersionGone: the metadata no longer names ``snapshot_id``.
+    """
+    if snapshot_id is None:
+        return metadata.current_snapshot()
+    if (snapshot := metadata.snapshot_by_id(snapshot_id)) is None:
+        raise VersionGone(
+            f"snapshot {snapshot_id} has been expired: run the statement again on the newest one"
+        )
+    return snapshot
+
+
+def ancestry(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
+    """``snapshot`` and its ancestors, newest first, as far as the metadata knows them."""
+    seen: set[int] = set()  # a damaged file must not make us walk for ever
+    while snapshot is not None and snapshot.snapshot_id not in seen:
+        seen.add(snapshot.snapshot_id)
+        yield snapshot
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else metadata.snapshot_by_id(parent)
+
+
+def recorded_marker(metadata: TableMetadata, snapshot_id: int | None = None) -> Marker | None:
+    """The marker that holds at a snapshot (rule 2).
+
+    The newest one in the ancestry; failing that the copy in the table's properties, which counts
+    only if its snapshot is the missing parent of the oldest reachable one.
+
+    Returns:
+        None: a complete ancestry without a marker and no copy (an ordinary table); for an older
+        snapshot also: a complete ancestry without a marker.
+
+    Raises:
+        MarkerLost: there was a marker and it cannot be proved to hold here.
+        VersionGone: the metadata no longer names ``snapshot_id``.
+    """
+    oldest: Snapshot | None = None
+    for snapshot in ancestry(metadata, snapshot_at(metadata, snapshot_id)):
+        if (marker := _marker_of(snapshot)) is not None:
+            return marker
+        oldest = snapshot
+    missing = None if oldest is None else oldest.parent_snapshot_id
+    if missing is None and snapshot_id is not None:
+        return None
+    if (copy := metadata.properties.get(MARKER_PROPERTY)) is None:
+        return None
+    copied_id, marker = _marker_of_property(copy)
+    if missing is None or copied_id != missing:
+        raise MarkerLost(
+            f"the newest snapshot that records Kafka positions, {copied_id}, is neither in the "
+            f"table's history nor directly before it: another tool expired or rolled back "
+            f"snapshots; roll the table back to a snapshot that records positions"
+        )
+    return marker
+
+
+def is_truncated(metadata: TableMetadata) -> bool:
+    """Whether ancestors of the head have been expired."""
+    oldest = None
+    for snapshot in ancestry(metadata, metadata.current_snapshot()):
+        oldest = snapshot
+    return oldest is not None and oldest.parent_snapshot_id is not None
+
+
+def in_history(metadata: TableMetadata, snapshot_id: int) -> bool:
+    """Whether ``snapshot_id`` is the head or one of its known ancestors."""
+    return any(
+        snapshot.snapshot_id == snapshot_id
+        for snapshot in ancestry(metadata, metadata.current_snapshot())
+    )
+
+
+def marker_property(snapshot_id: int, marker: Marker) -> str:
+    """The copy of a marker that goes into the table's properties with its snapshot."""
+    return json.dumps({"snapshot-id": snapshot_id, "summary": marker_to_summary(marker)})
+
+
+def _marker_of(snapshot: Snapshot) -> Marker | None:
+    summary = snapshot.summary
+    return None if summary is None else marker_from_summary(summary.additional_properties)
+
+
+def _marker_of_property(text: str) -> tuple[int, Marker]:
+    try:
+        copy = json.loads(text)
+        snapshot_id, marker = int(copy["snapshot-id"]), marker_from_summary(copy["summary"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(text) from error
+    if marker is None:
+        raise _unreadable(text)
+    return snapshot_id, marker
+
+
+def _unreadable(text: str) -> MarkerLost:
+    return MarkerLost(
+        f"the table property {MARKER_PROPERTY} cannot be read ({shorten(text)}): "
+        f"roll the table back to a snapshot that records positions"
+    )

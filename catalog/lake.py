@@ -1,0 +1,365 @@
+"""The Iceberg side of a table: pin, commit with fenced positions, evolve, read the file list.
+
+Floor 2b: the facade over catalog/connect.py, heads.py, commits.py, data_files.py, files.py and
+iceberg_schema.py (floor 2a). Only these import pyiceberg.
+
+Threads: every method may be called from any thread at any time. Calls share nothing but caches
+behind locks and the catalog client: SQLAlchemy's engine and requests' connection pool are made for
+that (commits to a REST catalog queue up, see catalog/connect.py). Two threads that commit to one
+table are two writers: the fence decides between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
+
+from catalog import data_files
+from catalog.commits import Claim, Flush, Staged, commit, refuse_recreated
+from catalog.connect import StoreOptions, connect, lake_errors, store_options
+from catalog.creation import create_or_evolve
+from catalog.errors import Unsupported
+from catalog.faults import reach
+from catalog.files import FileIndex, absolute, schema_of, tasks_of
+from catalog.heads import Head, head_of, recorded_marker, snapshot_at
+from catalog.iceberg_schema import names_are_stable, plain_schema
+from catalog.offsets import Marker, Offsets, TopicIdentity
+from catalog.spec import TableName, TableSpec
+from catalog.versions import Version, Versions, snapshots_table
+
+__all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
+
+#: Seconds for which a commit pursues conflicts and lost answers.
+COMMIT_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileRequest:
+    """Some data files of one version, to be read by field id.
+
+    Attributes:
+        metadata_location: a metadata file that names the snapshot.
+        snapshot_id: the snapshot whose delete files apply.
+        paths: of the data files, as in ``entries``.
+        schema_id: the schema to read them with; None: the metadata's current one.
+        columns: top-level columns, in this order; None: all.
+    """
+
+    metadata_location: str
+    snapshot_id: int
+    paths: tuple[str, ...]
+    schema_id: int | None = None
+    columns: tuple[str, ...] | None = None
+
+
+class Lake:
+    """One Iceberg catalog, opened."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Wraps an opened catalog; use :meth:`open`."""
+        self._catalog = catalog
+        self._versions = Versions(self._load)
+        self._index = FileIndex()
+
+    @classmethod
+    def open(cls, name: str, properties: Mapping[str, str], *, timeout_s: float = 5.0) -> Lake:
+        """Opens a catalog and asks it and its store one question each.
+
+        Args:
+            name: the catalog's name; for SQL catalogs it is part of the tables' key.
+            properties: pyiceberg's own (uri, warehouse, type, s3.*).
+            timeout_s: bound for the catalog, and again for the store.
+
+        Raises:
+            LakeUnavailable: says which of the two, and which setting to look at.
+        """
+        return cls(connect(name, properties, timeout_s=timeout_s))
+
+    def close(self) -> None:
+        """Closes the catalog's connections; calling it again does nothing."""
+        self._catalog.close()
+
+    def namespaces(self) -> list[str]:
+        """All namespaces, dotted, sorted, the inner ones too."""
+        with lake_errors("listing namespaces"):
+            return sorted(".".join(levels) for levels in self._namespaces(()))
+
+    def tables(self, namespace: str) -> list[TableName]:
+        """The tables of one namespace, sorted.
+
+        Raises:
+            TableNotFound: there is no such namespace.
+        """
+        with lake_errors(f"listing the tables of {namespace}"):
+            found = self._catalog.list_tables(tuple(namespace.split(".")))
+        return sorted(TableName(namespace, identifier[-1]) for identifier in found)
+
+    def exists(self, name: TableName) -> bool:
+        """Whether there is such a table."""
+        with lake_errors(f"looking for {name}"):
+            return self._catalog.table_exists((*name.namespace.split("."), name.table))
+
+    def head(self, name: TableName, *, snapshot_id: int | None = None) -> Head:
+        """A fresh look at the table, or at one of its older snapshots (rule 2).
+
+        Raises:
+            TableNotFound, LakeUnavailable: as they say.
+            MarkerLost: the table's positions cannot be proved.
+            VersionGone: ``snapshot_id`` is expired.
+        """
+        return head_of(self._load(name), snapshot_id)
+
+    def ensure_table(self, spec: TableSpec, arrow_schema: pa.Schema) -> Head:
+        """Creates the table where it is missing, adds columns that the declared schema gained.
+
+        Args:
+            spec: its declaration.
+            arrow_schema: the declared schema; plain types.
+
+        Raises:
+            SpecRefused: the declaration contradicts itself or the table; names the column.
+            LakeUnavailable: the catalog did not answer.
+        """
+        with lake_errors(f"preparing table {spec.name}"):
+            table = create_or_evolve(self._catalog, spec, arrow_schema)
+        return head_of(self._versions.remember(spec.name, table))
+
+    def claim(
+        self,
+        name: TableName,
+        topics: tuple[TopicIdentity, ...],
+        writer: str,
+        schema_id: int,
+        starts: Offsets,
+    ) -> Head:
+        """Makes ``writer`` the table's one owner by an empty commit with the next epoch (rule 5).
+
+        Args:
+            name: the table.
+            topics: what feeds it, as the broker names it now.
+            writer: a random id of this process.
+            schema_id: registry id of the declared schema.
+            starts: the log's first offsets. Recorded for topics that the table does not know yet;
+                positions of known topics stay what they are, and their new partitions start at 0.
+
+        Returns:
+            The head; its marker's positions are where to go on.
+
+        Raises:
+            TopicRecreated: a topic is not the one whose records the table holds (rule 9).
+            MarkerLost, Fenced, CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
+        """
+        intent = Claim(topics, writer, schema_id, starts)
+        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        head = head_of(self._versions.remember(name, table))
+        if head.marker is not None:
+            refuse_recreated(head.marker.topics, topics)
+        return head
+
+    def write_files(
+        self, name: TableName, batches: Sequence[pa.RecordBatch] | pa.Table, spec: TableSpec
+    ) -> Staged:
+        """Writes rows as sorted, partitioned Parquet files and commits nothing (rules 4 and 8).
+
+        Args:
+            name: the table.
+            batches: the rows, in the declared schema.
+            spec: the table's declaration.
+
+        Returns:
+            What :meth:`commit` takes. The files count only as long as the gc number stands.
+
+        Raises:
+            SpecRefused: the rows do not fit the table.
+            LakeUnavailable: the catalog or the store failed; what was written is left behind for
+                orphan removal.
+        """
+        rows = batches if isinstance(batches, pa.Table) else pa.Table.from_batches(batches)
+        table = self._load(name)
+        marker = recorded_marker(table.metadata)
+        with lake_errors(f"writing rows of {name}"):
+            written = list(data_files.write_files(table.metadata, table.io, rows, spec))
+        reach("flush.files_written")
+        return Staged(
+            files=tuple(one.file for one in written),
+            rows=sum(one.rows for one in written),
+            bytes=sum(one.bytes for one in written),
+            gc=0 if marker is None else marker.gc,
+            table_uuid=str(table.metadata.table_uuid),
+            spec_id=table.metadata.default_spec_id,
+        )
+
+    def commit(
+        self, name: TableName, staged: Staged | None, *, expected: Marker, new: Marker
+    ) -> Head:
+        """Commits rows and positions as one snapshot, exactly once (rules 2 to 6).
+
+        Args:
+            name: the table.
+            staged: the rows of ``[expected.positions, new.positions)``; None: empty progress.
+            expected: what the head must record, at every attempt.
+            new: what the snapshot records; the gc number is taken from the base.
+
+        Returns:
+            The head at, or after, the snapshot: when the catalog's answer was lost or came late,
+            snapshots of others may already stand above it.
+
+        Raises:
+            Fenced: positions or epoch are not the expected ones, or would go back, or the files
+                count no more: go on from :meth:`head`.
+            CommitUnknown: the outcome could not be learnt; ask :meth:`head`, the positions say.
+            TopicRecreated: ``new`` names other topics.
+            LakeUnavailable: nothing was sent, or the catalog refused it.
+        """
+        intent = Flush(staged, expected, new)
+        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        return head_of(self._versions.remember(name, table))
+
+    def entries(
+        self,
+        name: TableName,
+        snapshot_id: int | None,
+        metadata_location: str,
+        schema_id: int | None = None,
+    ) -> pa.Table:
+        """The live data files of a snapshot.
+
+        Args:
+            name: the table.
+            snapshot_id: None: no snapshot, no files.
+            metadata_location: a metadata file that names the snapshot; if it is gone, the table's
+                newest one is asked.
+            schema_id: whose columns the bounds are given for; None: that metadata's current one.
+
+        Returns:
+            One row per data file, newest manifest first:
+            path utf8!, file_format utf8!, record_count int64!, file_size_bytes int64!,
+            spec_id int32!, sort_order_id int32, sequence_number int64, snapshot_id int64,
+            delete_files list<utf8> (position deletes and vectors that touch it),
+            equality_deletes bool! (newer equality deletes exist),
+            partition struct (one field per partition field of any spec, null where the file's
+            spec lacks it), lower struct, upper struct, null_count struct (one field per top-level
+            primitive column; null: unknown). Bounds of text and bytes may be truncated, so they
+            enclose; those of floating columns are null unless the file holds no NaN.
+            Paths are unescaped URIs: ``%`` in them is a literal percent sign.
+
+        Raises:
+            VersionGone: no metadata names the snapshot or the schema any more.
+            FileMissing: one of its manifests is gone.
+        """
+        version = self._versions.at(name, metadata_location, snapshot_id)
+        metadata = version.metadata
+        snapshot = None if snapshot_id is None else snapshot_at(metadata, snapshot_id)
+        with lake_errors(f"reading the manifests of {name}"):
+            return self._index.entries(metadata, snapshot, version.io, schema_id)
+
+    def arrow_schema(
+        self, name: TableName, metadata_location: str, schema_id: int | None = None
+    ) -> pa.Schema:
+        """The table's columns in plain Arrow types, by one of its schemas (None: the current).
+
+        Raises:
+            VersionGone: no such schema, or the metadata is gone.
+            Unsupported: a column's type cannot be read.
+        """
+        metadata = self._versions.at(name, metadata_location, None).metadata
+        return plain_schema(schema_of(metadata, schema_id))
+
+    def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+        """Whether every column name has meant one field in all schemas of the table.
+
+        If not (a rename, or a name used again after a drop), files must be read by field id:
+        :meth:`read_files`, not by a scan that matches names.
+        """
+        metadata = self._versions.at(name, metadata_location, None).metadata
+        return names_are_stable(metadata.schemas)
+
+    def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
+        """Rows of some data files by field id, with position deletes and vectors applied.
+
+        Slower than a native scan; for files with deletes and for renamed columns.
+
+        Returns:
+            Batches in the plain Arrow types of the request's columns, read lazily.
+
+        Raises:
+            Unsupported: equality deletes apply to a file.
+            FileMissing, VersionGone, LakeUnavailable: as they say.
+        """
+        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
+        files = self.entries(
+            name, request.snapshot_id, request.metadata_location, request.schema_id
+        )
+        mine = files.filter(pc.is_in(files["path"], pa.array(request.paths, pa.string())))
+        if pc.any(mine["equality_deletes"]).as_py():
+            raise Unsupported(f"table {name} has equality deletes, which cannot be read yet")
+        return self._scan(name, version, request)
+
+    def _scan(
+        self, name: TableName, version: Version, request: FileRequest
+    ) -> Iterator[pa.RecordBatch]:
+        metadata = version.metadata
+        schema = schema_of(metadata, request.schema_id)
+        if request.columns is not None:
+            fields = [schema.find_field(column) for column in request.columns]
+            schema = Schema(*fields, schema_id=schema.schema_id)
+        plain = plain_schema(schema)
+        scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
+        with lake_errors(f"reading data files of {name}"):
+            snapshot = snapshot_at(metadata, request.snapshot_id)
+            pairs = tasks_of(snapshot, version.io, request.paths) if snapshot else []
+            for batch in scan.to_record_batches([FileScanTask(f, d) for f, d in pairs]):
+                yield from pa.Table.from_batches([batch]).cast(plain).to_batches()
+
+    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
+        """The snapshots that a version knows, newest first.
+
+        Returns:
+            committed_at timestamp[us, UTC]!, snapshot_id int64!, parent_id int64, operation utf8,
+            added_rows, deleted_rows, total_rows, added_files, deleted_files, total_files,
+            total_delete_files int64, positions utf8 (JSON, where it carries a marker), epoch int64.
+        """
+        return snapshots_table(self._versions.at(name, metadata_location, None).metadata)
+
+    def file_list(
+        self, name: TableName, snapshot_id: int | None, metadata_location: str
+    ) -> pa.Table:
+        """:meth:`entries` for people: paths relative to the table, null where they lie outside."""
+        table = self.entries(name, snapshot_id, metadata_location)
+        root = absolute(self.location(name, metadata_location)).rstrip("/") + "/"
+        inside = pc.starts_with(table["path"], root)
+        relative = pc.utf8_slice_codeunits(table["path"], len(root))
+        paths = pc.if_else(inside, relative, pa.scalar(None, pa.string()))
+        return table.set_column(0, "path", paths)
+
+    def location(self, name: TableName, metadata_location: str) -> str:
+        """Where the table's files lie, as Iceberg records it (never shown to clients)."""
+        return self._versions.at(name, metadata_location, None).metadata.location
+
+    def store_options(self, name: TableName, path: str) -> StoreOptions:
+        """How an engine opens ``path``, a data file of the table.
+
+        Vended credentials are those of the table's newest load: ask again after :meth:`head`.
+
+        Raises:
+            Unsupported: a store that the engine cannot read natively yet.
+        """
+        return store_options(self._versions.store(name).properties, path)
+
+    def _namespaces(self, parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for levels in self._catalog.list_namespaces(parent):
+            yield levels
+            yield from self._namespaces(levels)
+
+    def _load(self, name: TableName) -> Table:
+        with lake_errors(f"loading table {name}"):
+            table = self._catalog.load_table((*name.namespace.split("."), name.table))
+        return self._versions.remember(name, table)

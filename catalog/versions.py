@@ -1,0 +1,148 @@
+"""Parsed metadata files and the stores that they live in, kept for tickets.
+
+Floor 2a. A metadata file never changes, so it is parsed once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+from cachetools import LRUCache
+from pyiceberg.io import FileIO
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+from catalog.connect import lake_errors
+from catalog.errors import FileMissing, TableNotFound, VersionGone
+from catalog.offsets import POSITIONS_KEY
+from catalog.spec import TableName
+
+#: Parsed metadata files that are kept; each holds its table's whole list of snapshots.
+_MAX_METADATA = 64
+
+#: Columns of ``$snapshots`` that come from Iceberg's summary.
+_COUNTS: Mapping[str, str] = {
+    "added_rows": "added-records",
+    "deleted_rows": "deleted-records",
+    "total_rows": "total-records",
+    "added_files": "added-data-files",
+    "deleted_files": "deleted-data-files",
+    "total_files": "total-data-files",
+    "total_delete_files": "total-delete-files",
+}
+
+SNAPSHOTS_SCHEMA = pa.schema(
+    [
+        pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("snapshot_id", pa.int64(), nullable=False),
+        pa.field("parent_id", pa.int64()),
+        pa.field("operation", pa.string()),
+        *(pa.field(name, pa.int64()) for name in _COUNTS),
+        pa.field("positions", pa.string()),
+        pa.field("epoch", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One metadata file and the store that its paths are read from."""
+
+    metadata: TableMetadata
+    io: FileIO
+
+
+class Versions:
+    """The newest store of each table and the metadata files read lately; for any thread."""
+
+    def __init__(self, load: Callable[[TableName], Table]) -> None:
+        """``load`` loads a table afresh; :meth:`remember` is called with what it returns."""
+        self._load = load
+        self._lock = threading.Lock()
+        self._stores: dict[TableName, FileIO] = {}
+        self._metadata: LRUCache[str, TableMetadata] = LRUCache(_MAX_METADATA)
+
+    def remember(self, name: TableName, table: Table) -> Table:
+        """Keeps a loaded table's metadata; an unchanged store keeps its open connections."""
+        with self._lock:
+            known = self._stores.get(name)
+            if known is not None and known.properties == table.io.properties:
+                table.io = known
+            self._stores[name] = table.io
+            self._metadata[table.metadata_location] = table.metadata
+        return table
+
+    def store(self, name: TableName) -> FileIO:
+        """The store of the table's newest load."""
+        with self._lock:
+            io = self._stores.get(name)
+        return self._newest(name).io if io is None else io
+
+    def at(self, name: TableName, location: str, snapshot_id: int | None) -> Version:
+        """The metadata file at ``location``; if it is gone, the newest that names the snapshot.
+
+        Raises:
+            VersionGone: neither is there.
+            LakeUnavailable: the catalog or the store did not answer.
+        """
+        io = self.store(name)
+        with self._lock:
+            metadata = self._metadata.get(location)
+        if metadata is None:
+            try:
+                metadata = self._read(name, location, io)
+            except FileMissing:
+                return self._later(name, snapshot_id)
+        return Version(metadata, io)
+
+    def _read(self, name: TableName, location: str, io: FileIO) -> TableMetadata:
+        with lake_errors(f"reading the metadata of {name}"):
+            metadata = FromInputFile.table_metadata(io.new_input(location))
+        with self._lock:
+            self._metadata[location] = metadata
+        return metadata
+
+    def _later(self, name: TableName, snapshot_id: int | None) -> Version:
+        table = self._newest(name)
+        if snapshot_id is None or table.metadata.snapshot_by_id(snapshot_id) is None:
+            raise VersionGone(
+                f"the metadata of this version of {name} has been removed: run the statement again"
+            )
+        return Version(table.metadata, table.io)
+
+    def _newest(self, name: TableName) -> Table:
+        try:
+            return self._load(name)
+        except TableNotFound as error:
+            raise VersionGone(f"table {name} has been dropped") from error
+
+
+def snapshots_table(metadata: TableMetadata) -> pa.Table:
+    """All snapshots that the metadata knows, newest first; see :data:`SNAPSHOTS_SCHEMA`."""
+    rows = [_snapshot_row(snapshot) for snapshot in metadata.snapshots]
+    rows.sort(key=lambda row: (row["committed_at"], row["snapshot_id"]), reverse=True)
+    return pa.Table.from_pylist(rows, schema=SNAPSHOTS_SCHEMA)
+
+
+def _snapshot_row(snapshot: Snapshot) -> dict[str, int | str | None]:
+    summary = snapshot.summary
+    extra = {} if summary is None else summary.additional_properties
+    counts = {name: _number(extra.get(key)) for name, key in _COUNTS.items()}
+    return {
+        "committed_at": snapshot.timestamp_ms * 1000,
+        "snapshot_id": snapshot.snapshot_id,
+        "parent_id": snapshot.parent_snapshot_id,
+        "operation": None if summary is None else str(summary.operation.value),
+        **counts,
+        "positions": extra.get(POSITIONS_KEY),
+        "epoch": _number(extra.get("k2.epoch")),
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
