@@ -289,14 +289,22 @@ class LiveReader:
         return manifest
 
     def known(self, manifest: Manifest) -> tuple[Segment, ...]:
-        """The manifest's segments, and those before it that may still be opened (rule 17)."""
+        """The manifest's segments, and those before it that can still be opened (rule 17)."""
         with self._lock:
             seen = self._seen.get(manifest.table)
             if seen is None or _lineage(seen.manifest) != _lineage(manifest):
                 return manifest.segments
             own = {segment.file for segment in manifest.segments}
-            older = (*seen.retired.values(), *seen.manifest.segments)
-        return (*manifest.segments, *(s for s in older if s.file not in own))
+            older = {**seen.retired, **{s.file: s for s in seen.manifest.segments}}
+            mapped = set(self._mapped)
+        return (
+            *manifest.segments,
+            *(
+                segment
+                for file, segment in older.items()
+                if file not in own and (file in mapped or (self._folder / file).exists())
+            ),
+        )
 
     def batches(
         self,
@@ -318,13 +326,7 @@ class LiveReader:
             held = self._mapped.get(segment.file)
         if held is not None:
             return held[0]
-        try:
-            batch = _map_segment(self._folder, segment)
-        except SegmentMissing:
-            with self._lock:
-                for seen in self._seen.values():
-                    seen.retired.pop(segment.file, None)
-            raise
+        batch = _map_segment(self._folder, segment)
         with self._lock:
             return self._mapped.setdefault(segment.file, (batch, segment.bytes))[0]
 

@@ -1,0 +1,129 @@
+"""What a statement holds on to: a pin, and what it opens to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+
+from catalog.errors import VersionGone
+from catalog.manifest import Manifest, schema_key
+from catalog.offsets import Offsets, TopicIdentity
+from catalog.spec import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One version of one table, by identities and positions: never by segment files (rule 17).
+
+    Attributes:
+        name: the table.
+        table_uuid: the Iceberg table's identity.
+        kind: "hybrid": fed by topics; "plain": an ordinary table of the catalog.
+        topics: identities of the topics; empty for a plain table.
+        snapshot_id: S; None: a table without any snapshot.
+        metadata_location: the metadata file in which S stands.
+        schema_id: registry id of the declared schema; of a plain table, the Iceberg schema's id.
+        committed: C, the positions that S records.
+        high: E, where the version ends.
+        schema_key: tells declared schemas apart that share a registry id (another declaration of
+            the table); "" for a plain table.
+    """
+
+    name: TableName
+    table_uuid: str
+    kind: Literal["hybrid", "plain"]
+    topics: tuple[TopicIdentity, ...]
+    snapshot_id: int | None
+    metadata_location: str
+    schema_id: int
+    committed: Offsets
+    high: Offsets
+    schema_key: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The version that a manifest publishes."""
+        return cls(
+            name=manifest.table,
+            table_uuid=manifest.table_uuid,
+            kind="hybrid",
+            topics=manifest.topics,
+            snapshot_id=manifest.snapshot_id,
+            metadata_location=manifest.metadata_location,
+            schema_id=manifest.schema_id,
+            committed=manifest.committed,
+            high=manifest.high,
+            schema_key=schema_key(manifest.arrow_schema),
+        )
+
+    def on(self, manifest: Manifest) -> Pin:
+        """The same rows, up to the same E, counted from the manifest's snapshot S' (rule 17)."""
+        return replace(
+            self,
+            snapshot_id=manifest.snapshot_id,
+            metadata_location=manifest.metadata_location,
+            committed=manifest.committed,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The compact form that travels in tickets."""
+        return {
+            "n": [self.name.namespace, self.name.table],
+            "u": self.table_uuid,
+            "k": self.kind,
+            "t": [[t.topic, t.cluster_id, t.topic_id] for t in self.topics],
+            "s": self.snapshot_id,
+            "m": self.metadata_location,
+            "i": self.schema_id,
+            "c": self.committed.to_json(),
+            "e": self.high.to_json(),
+            "h": self.schema_key,
+        }
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            VersionGone: another version of this program made it.
+        """
+        try:
+            return cls(
+                name=TableName(*item["n"]),
+                table_uuid=item["u"],
+                kind=item["k"],
+                topics=tuple(TopicIdentity(*t) for t in item["t"]),
+                snapshot_id=item["s"],
+                metadata_location=item["m"],
+                schema_id=item["i"],
+                committed=Offsets.from_json(item["c"]),
+                high=Offsets.from_json(item["e"]),
+                schema_key=item["h"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise VersionGone(
+                "the ticket's version cannot be read here: plan the statement again"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TableVersion:
+    """A pin, opened: everything that the engine needs to answer from it.
+
+    Attributes:
+        pin: the version as it is answered; its S and C may be later than those asked for, its E
+            never is another one.
+        schema: the table's schema; every batch of ``live`` has it.
+        entries: the data files of S, as ``Lake.entries`` gives them.
+        live: rows of ``[C, E)``, as few batches as possible; they stay mapped while they are held.
+        live_rows: rows in ``live``.
+    """
+
+    pin: Pin
+    schema: pa.Schema
+    entries: pa.Table
+    live: tuple[pa.RecordBatch, ...]
+    live_rows: int

@@ -1,0 +1,139 @@
+"""The lake as reading sees it, and its heads, remembered for a moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+import pyarrow as pa
+
+from catalog.spec import TableName
+
+
+class RunsHead(Protocol):
+    """The part of ``lake.Head`` that a pin is made of; each means what it means there."""
+
+    @property
+    def metadata_location(self) -> str:
+        """The metadata file that names the snapshot."""
+        ...
+
+    @property
+    def table_uuid(self) -> str:
+        """The table's identity."""
+        ...
+
+    @property
+    def snapshot_id(self) -> int | None:
+        """None: no snapshot yet."""
+        ...
+
+    @property
+    def schema_id(self) -> int:
+        """Iceberg id of the current schema."""
+        ...
+
+
+class Runs(Protocol):
+    """The part of ``lake.Lake`` that reading needs; each method means what it means there."""
+
+    def namespaces(self) -> list[str]:
+        """All namespaces, dotted."""
+        ...
+
+    def tables(self, namespace: str) -> list[TableName]:
+        """The tables of one namespace."""
+        ...
+
+    def head(self, name: TableName) -> RunsHead:
+        """A fresh look at a table."""
+        ...
+
+    def entries(
+        self,
+        name: TableName,
+        snapshot_id: int | None,
+        metadata_location: str,
+        schema_id: int | None = None,
+    ) -> pa.Table:
+        """The live data files of a snapshot."""
+        ...
+
+    def arrow_schema(
+        self, name: TableName, metadata_location: str, schema_id: int | None = None
+    ) -> pa.Schema:
+        """The columns by one of a table's schemas."""
+        ...
+
+    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
+        """The snapshots that a version knows."""
+        ...
+
+    def file_list(
+        self, name: TableName, snapshot_id: int | None, metadata_location: str
+    ) -> pa.Table:
+        """The data files of a snapshot, for people."""
+        ...
+
+
+class Heads:
+    """Heads of plain tables, and the list of tables, each at most ``refresh_s`` old.
+
+    One thread asks the catalog, others wait for its answer. ``_lock`` guards the maps.
+
+    Args:
+        lake: the catalog.
+        refresh_s: greatest age of an answer, in seconds; 0: each call asks.
+    """
+
+    def __init__(self, lake: Runs, refresh_s: float) -> None:
+        self._lake = lake
+        self._refresh_s = refresh_s
+        self._lock = threading.Lock()
+        self._asking: dict[TableName | None, threading.Lock] = {}
+        self._found: dict[TableName, tuple[float, RunsHead]] = {}
+        self._names: tuple[float, tuple[TableName, ...]] = (float("-inf"), ())
+
+    def get(self, name: TableName) -> RunsHead:
+        """The table's head.
+
+        Raises:
+            TableNotFound, LakeUnavailable: as they say; nothing is remembered of it.
+        """
+        with self._turn(name):
+            found = self._found.get(name)
+            if found and self._is_fresh(found[0]):
+                return found[1]
+            asked_s = time.monotonic()
+            head = self._lake.head(name)
+            with self._lock:
+                self._found[name] = (asked_s, head)
+            return head
+
+    def known(self, name: TableName) -> RunsHead | None:
+        """The head that was last seen, of any age."""
+        found = self._found.get(name)
+        return found[1] if found else None
+
+    def names(self) -> tuple[TableName, ...]:
+        """All tables of the catalog, by namespace.
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        with self._turn(None):
+            if self._is_fresh(self._names[0]):
+                return self._names[1]
+            asked_s = time.monotonic()
+            spaces = self._lake.namespaces()
+            names = tuple(name for space in spaces for name in self._lake.tables(space))
+            self._names = (asked_s, names)
+            return names
+
+    def _is_fresh(self, asked_s: float) -> bool:
+        return time.monotonic() - asked_s < self._refresh_s
+
+    def _turn(self, name: TableName | None) -> threading.Lock:
+        with self._lock:
+            return self._asking.setdefault(name, threading.Lock())

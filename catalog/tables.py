@@ -1,0 +1,353 @@
+"""The server's registry of tables: pin a version, open it, say what there is.
+
+A hybrid table's version is what its manifest says, and nothing else: the lake's newest snapshot
+does not count before a manifest names it (rule 10). An ordinary table's version is its head.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from catalog import reports
+from catalog.cuts import cover
+from catalog.errors import (
+    FileMissing,
+    LogEndsEarly,
+    LogGap,
+    LogLost,
+    NotReady,
+    SegmentMissing,
+    TableNotFound,
+    TopicRecreated,
+    VersionGone,
+)
+from catalog.manifest import Manifest, schema_key
+from catalog.offsets import Offsets
+from catalog.pins import Pin, TableVersion
+from catalog.runs import Heads, Runs, RunsHead
+from catalog.segments import LiveReader
+from catalog.spec import TableName, TableSpec
+
+__all__ = ["Need", "Pin", "Runs", "RunsHead", "TableVersion", "Tables"]
+
+#: What of a version a statement reads. "hybrid": only the union of runs and tail, which any
+#: covering snapshot gives; "split": runs or tail apart (``$runs``, ``$live``), which depends on
+#: C, so exactly S; "runs": only the rows of S.
+Need = Literal["hybrid", "split", "runs"]
+
+_NOWHERE = Offsets()
+#: A manifest comes every few milliseconds under load; shorter polls would only burn.
+_POLL_S = 0.002
+#: Manifests that may be replaced under one open() before it gives up: each replacement takes the
+#: ingest longer than the open, unless the segments of every one of them vanish.
+_ATTEMPTS = 5
+#: Declared schemas kept for pins whose manifest has been replaced; one per table and declaration.
+_MAX_SCHEMAS = 256
+_LOG_LOST = {kind.__name__: kind for kind in (LogGap, LogEndsEarly, TopicRecreated, LogLost)}
+
+
+class Tables:
+    """Every table of the server; any thread.
+
+    Args:
+        lake: the catalog.
+        live: the live folder's reader.
+        specs: the hybrid tables.
+        refresh_ms: how old the known head of a plain table, and the list of tables, may be.
+        catalog: the catalog's name in SQL, for ``system.tables``.
+    """
+
+    def __init__(
+        self,
+        lake: Runs,
+        live: LiveReader,
+        specs: Sequence[TableSpec],
+        *,
+        refresh_ms: int,
+        catalog: str = "lake",
+    ) -> None:
+        self._lake = lake
+        self._live = live
+        self._specs = {spec.name: spec for spec in specs}
+        self._heads = Heads(lake, refresh_ms / 1000)
+        self._catalog = catalog
+        self._schemas = _Schemas()
+        # The manifest of each table that was last seen to cover [C, E): checked once each.
+        self._whole: dict[TableName, Manifest] = {}
+
+    def names(self) -> tuple[TableName, ...]:
+        """Hybrid tables and all others of the catalog, sorted.
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        return tuple(sorted({*self._specs, *self._heads.names()}))
+
+    def pin(
+        self,
+        name: TableName,
+        *,
+        at_least: Offsets = _NOWHERE,
+        deadline_s: float | None = None,
+        tail: bool = True,
+    ) -> Pin:
+        """The version of ``name`` that a statement is answered from; one manifest read (rule 16).
+
+        Args:
+            name: the table.
+            at_least: what the session has seen; the version ends there or later (rule 20).
+            deadline_s: how many seconds to wait for that; None: not at all.
+            tail: whether the statement reads live rows; without, a table whose log is lost can
+                still be pinned, for ``$runs``.
+
+        Raises:
+            TableNotFound: there is no such table.
+            NotReady: nothing was published yet, or nothing as far as ``at_least``.
+            LogGap, LogEndsEarly, TopicRecreated: the log no longer proves the tail (rules 9, 19).
+            LakeUnavailable: a plain table, and the catalog did not answer.
+        """
+        if name not in self._specs:
+            return _plain_pin(name, self._heads.get(name))
+        until_s = time.monotonic() + (deadline_s or 0.0)
+        while True:
+            manifest = self._published(name)
+            if tail:
+                self._require_tail(manifest)
+            if manifest.high.covers(at_least):
+                self._schemas.put(name, manifest.arrow_schema)
+                return Pin.of(manifest)
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                behind = ", ".join(f"{t}[{p}]" for t, p in manifest.high.behind(at_least))
+                raise NotReady(f"{name}: this server is behind what the session saw ({behind})")
+            time.sleep(min(_POLL_S, left_s))
+
+    def schema(self, pin: Pin) -> pa.Schema:
+        """The columns of a pinned version.
+
+        Raises:
+            VersionGone: the table is declared otherwise now.
+            NotReady: a hybrid table that was never published here.
+        """
+        if pin.kind == "plain":
+            return self._lake.arrow_schema(pin.name, pin.metadata_location, pin.schema_id)
+        found = self._schemas.get(pin.name, pin.schema_key)
+        if found is not None:
+            return found
+        schema = self._published(pin.name).arrow_schema
+        if schema_key(schema) != pin.schema_key:
+            raise _gone(pin, "is declared with another schema now")
+        self._schemas.put(pin.name, schema)
+        return schema
+
+    def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+        """Opens a pinned version: the same rows whatever was merged or flushed since (rule 17).
+
+        The rows come from S and segments that cover [C, E); or, where that is enough (``need``),
+        from the newest published S' with C' ≤ E and segments that cover [C', E). E stays.
+
+        Args:
+            pin: from any server of the same catalog and topics.
+            need: what of the version is read.
+
+        Raises:
+            VersionGone: neither way is left; plan the statement again.
+            TopicRecreated: a topic is not the pinned one any more.
+            NotReady: this server is behind the pin.
+            LogGap: the published version itself has a hole (rule 19).
+            SegmentMissing: a segment that the newest manifest lists is gone (rule 18).
+            LakeUnavailable: the catalog's metadata or manifests cannot be read now.
+        """
+        if pin.kind == "plain" or need == "runs":
+            return _version(pin, self.schema(pin), self._entries(pin), [])
+        for _ in range(_ATTEMPTS):
+            manifest = self._published(pin.name)
+            _require_same_table(pin, manifest)
+            self._require_tail(manifest)
+            try:
+                return self._open_on(pin, manifest, need)
+            except SegmentMissing:
+                if self._live.manifest(pin.name) is manifest:
+                    raise
+        raise _gone(pin, "changed faster than it could be opened")
+
+    def describe(self, name: TableName) -> pa.Schema:
+        """The table's columns, without a version: for lists of tables.
+
+        Raises:
+            TableNotFound: there is no such table.
+            NotReady: a hybrid table that was never published, and does not exist in the lake.
+        """
+        manifest = self._live.manifest(name) if name in self._specs else None
+        if manifest is not None:
+            return manifest.arrow_schema
+        try:
+            head = self._heads.get(name)
+        except TableNotFound as error:
+            if name in self._specs:
+                raise NotReady(f"{name} has not been published yet: is its ingest up?") from error
+            raise
+        return self._lake.arrow_schema(name, head.metadata_location, head.schema_id)
+
+    def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
+        """``"table$offsets"``, ``"table$snapshots"`` or ``"table$files"`` of a pinned version.
+
+        The first has :data:`catalog.reports.OFFSETS_SCHEMA`, the others are the lake's own; its
+        paths are relative to the table.
+
+        Raises:
+            VersionGone: the snapshot is expired.
+            LakeUnavailable: the catalog's metadata or manifests cannot be read now.
+        """
+        if which == "snapshots":
+            return self._lake.snapshots(pin.name, pin.metadata_location)
+        if which == "files":
+            return self._lake.file_list(pin.name, pin.snapshot_id, pin.metadata_location)
+        manifest = self._live.manifest(pin.name) if pin.kind == "hybrid" else None
+        watermarks = manifest.watermarks if manifest else _NOWHERE
+        return reports.offsets_table(pin.committed, pin.high, watermarks)
+
+    def lag(self) -> pa.Table:
+        """``system.lag``: :data:`catalog.reports.LAG_SCHEMA`."""
+        found = [(spec, self._readable(name)) for name, spec in sorted(self._specs.items())]
+        return reports.lag_table(found, time.time_ns() // 1000)
+
+    def overview(self) -> pa.Table:
+        """``system.tables``: :data:`catalog.reports.TABLES_SCHEMA`.
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        listed = []
+        for name in self.names():
+            spec, head = self._specs.get(name), self._heads.known(name)
+            manifest = self._readable(name) if spec else None
+            snapshot_id = head.snapshot_id if head else None
+            listed.append(reports.Listed(name, spec, manifest, snapshot_id))
+        return reports.tables_table(self._catalog, listed)
+
+    def _published(self, name: TableName) -> Manifest:
+        manifest = self._live.manifest(name)
+        if manifest is None:
+            raise NotReady(f"{name} has not been published yet: is its ingest up?")
+        return manifest
+
+    def _readable(self, name: TableName) -> Manifest | None:
+        try:
+            return self._live.manifest(name)
+        except NotReady:
+            return None
+
+    def _require_tail(self, manifest: Manifest) -> None:
+        """Refuses a tail that the log no longer proves, and one with a hole (rule 19)."""
+        kind, _, message = (manifest.error or "").partition(": ")
+        if manifest.state == "stopped" and kind in _LOG_LOST:
+            raise _LOG_LOST[kind](message)
+        if self._whole.get(manifest.table) is not manifest:
+            cover(manifest.segments, manifest.committed, manifest.high)
+            self._whole[manifest.table] = manifest
+
+    def _open_on(self, pin: Pin, manifest: Manifest, need: Need) -> TableVersion:
+        bases = [pin]
+        if need == "hybrid" and pin.high.covers(manifest.committed):
+            bases.append(pin.on(manifest))
+        for base in bases:
+            live = self._tail(base, manifest)
+            if live is None:
+                continue
+            try:
+                return _version(base, manifest.arrow_schema, self._entries(base), live)
+            except (VersionGone, FileMissing):
+                if base is bases[-1]:
+                    raise
+        if not manifest.high.covers(pin.high):
+            raise NotReady(f"{pin.name}: this server is behind the ticket; try again")
+        raise _gone(pin, "can no longer be put together from the live rows that are left")
+
+    def _tail(self, base: Pin, manifest: Manifest) -> list[pa.RecordBatch] | None:
+        """Live rows of [C, E); None where the segments left do not cover it."""
+        try:
+            return self._live.batches(manifest.segments, base.committed, base.high)
+        except LogGap:
+            pass
+        for _ in range(_ATTEMPTS):
+            known = self._live.known(manifest)
+            try:
+                return self._live.batches(known, base.committed, base.high)
+            except LogGap:
+                return None
+            except SegmentMissing:
+                if self._live.known(manifest) == known:
+                    raise
+        return None
+
+    def _entries(self, pin: Pin) -> pa.Table:
+        # A hybrid pin's schema id is the registry's; the lake's own is the metadata's current one.
+        schema_id = pin.schema_id if pin.kind == "plain" else None
+        return self._lake.entries(pin.name, pin.snapshot_id, pin.metadata_location, schema_id)
+
+
+class _Schemas:
+    """Declared schemas by table and key, the latest ones; they never change."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[TableName, str], pa.Schema] = {}
+
+    def get(self, name: TableName, key: str) -> pa.Schema | None:
+        return self._found.get((name, key))
+
+    def put(self, name: TableName, schema: pa.Schema) -> None:
+        item = name, schema_key(schema)
+        if item in self._found:
+            return
+        with self._lock:
+            self._found[item] = schema
+            while len(self._found) > _MAX_SCHEMAS:
+                del self._found[next(iter(self._found))]
+
+
+def _plain_pin(name: TableName, head: RunsHead) -> Pin:
+    return Pin(
+        name=name,
+        table_uuid=head.table_uuid,
+        kind="plain",
+        topics=(),
+        snapshot_id=head.snapshot_id,
+        metadata_location=head.metadata_location,
+        schema_id=head.schema_id,
+        committed=_NOWHERE,
+        high=_NOWHERE,
+    )
+
+
+def _version(
+    pin: Pin, schema: pa.Schema, entries: pa.Table, live: Sequence[pa.RecordBatch]
+) -> TableVersion:
+    return TableVersion(pin, schema, entries, tuple(live), sum(batch.num_rows for batch in live))
+
+
+def _require_same_table(pin: Pin, manifest: Manifest) -> None:
+    """Refuses to answer a pin from another table or topic under the same name (rules 9, 17)."""
+    if pin.table_uuid != manifest.table_uuid:
+        raise _gone(pin, "was created again under its name")
+    if pin.schema_key != schema_key(manifest.arrow_schema):
+        raise _gone(pin, "is declared with another schema now")
+    now = {identity.topic: identity for identity in manifest.topics}
+    for identity in pin.topics:
+        if identity.topic not in now:
+            raise _gone(pin, f"is no longer fed by topic {identity.topic}")
+        if now[identity.topic] != identity:
+            raise TopicRecreated(
+                f"{pin.name}: topic {identity.topic} is another one under the same name than when "
+                f"the ticket was made; plan the statement again"
+            )
+
+
+def _gone(pin: Pin, why: str) -> VersionGone:
+    return VersionGone(f"{pin.name} {why}: plan the statement again")
