@@ -239,7 +239,7 @@ class _Parser:
             raise self._refuse(place, f"{shorten(avro)!r} is no Avro type")
         return self._complex(avro, place)
 
-    def _complex(self, avro: Mapping[str, object], place: _Place) -> Node:
+    def _complex(self, avro: Mapping[str, object], place: _Place) -> Node:  # noqa: PLR0911 - a line per kind
         match avro.get("type"):
             case "record" | "error":
                 return self._record(avro, place)
