@@ -1,0 +1,379 @@
+"""The log: partitions assigned at positions of ours, read in chunks (the only user of the client).
+
+Positions are kept by the caller (in Iceberg snapshots), never in consumer groups. What a poll moved
+over is taken from the consumer's position, so control records and aborted transactions are part
+of a range although no row of theirs appears (docs/architecture.md rules 1 and 3).
+
+Who publishes reads the topics' identities again when :attr:`TopicReader.changes` moved (rule 9;
+catalog/kafka_client.py says why).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from catalog.errors import (
+    BrokerUnavailable,
+    CatalogError,
+    LogEndsEarly,
+    LogGap,
+    SpecRefused,
+    shorten,
+)
+from catalog.kafka_client import (
+    MOCK_CLUSTER,
+    NO_TOPIC,
+    OUT_OF_RANGE,
+    ClientLog,
+    admin_properties,
+    check_bounds,
+    consumer_properties,
+    name_of,
+    reason_of,
+)
+from catalog.messages import Places, Rows, in_log_order, take_apart, to_chunk
+from catalog.offsets import Offsets, TopicIdentity
+from catalog.offsets import TopicPartition as Place
+from catalog.records import Chunk, Range
+from catalog.schemas import metadata_schema
+
+T = TypeVar("T")
+
+#: Longest wait for one answer of a broker, in seconds: a start has to fail within 10.
+REQUEST_S = 4.0
+#: Messages taken from the client at a time. Small on purpose: the client's message objects stay in
+#: the processor's cache (0.43 µs a message at 2,000, 0.86 µs at 30,000).
+DRAIN_ROWS = 2_000
+#: Least time between two chunks, in seconds: under load a chunk of 20 records costs as much as one
+#: of 600, so records wait this long for company; the first after a pause does not wait.
+COALESCE_S = 0.002
+
+
+class TopicReader:
+    """One consumer over all partitions of a table's topics.
+
+    :meth:`identities`, :attr:`changes` and :meth:`commit_monitor` may be called by any thread; all
+    else belongs to the one thread that polls (at start, to the thread that assigns before it).
+    """
+
+    def __init__(
+        self,
+        properties: Mapping[str, str],
+        topics: Sequence[str],
+        *,
+        key: bool = False,
+        headers: bool = False,
+        monitor_group: str | None = None,
+    ) -> None:
+        """Builds the clients; nothing is sent yet.
+
+        Args:
+            properties: librdkafka's, ``bootstrap.servers`` at least.
+            topics: names of topics, not patterns.
+            key: fill ``_key``.
+            headers: fill ``_headers``.
+            monitor_group: the group to which :meth:`commit_monitor` writes; never read.
+
+        Raises:
+            SpecRefused: the client refuses a property.
+        """
+        self._topics = tuple(sorted(topics))
+        self._places = Places(self._topics, metadata_schema(key=key, headers=headers))
+        self._monitor = monitor_group
+        self._bootstrap = properties.get("bootstrap.servers", "")
+        self._client_log = ClientLog()
+        try:
+            self._consumer = Consumer(
+                {
+                    **consumer_properties(properties, monitor_group),
+                    "error_cb": self._client_log.failed,
+                },
+                logger=self._client_log,
+            )
+            self._admin = AdminClient(admin_properties(properties), logger=ClientLog())
+        except (KafkaException, ValueError, TypeError) as error:
+            raise SpecRefused(
+                f"the Kafka client refuses its settings: {reason_of(error)}"
+            ) from error
+        self._next: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        self._handles: list[TopicPartition] = []
+        self._failed: Message | None = None
+        self._drained_at = 0.0
+        self._paused = False
+        self._closed = False
+
+    @property
+    def changes(self) -> int:
+        """Grows when a connection was lost or a topic's metadata changed (rule 9)."""
+        return self._client_log.changes
+
+    @property
+    def positions(self) -> Offsets:
+        """The next offset to read of every assigned partition."""
+        return Offsets(self._next)
+
+    @property
+    def watermarks(self) -> Offsets:
+        """The log's high watermarks as the last fetch of each partition saw them; no request."""
+        seen = {}
+        for place, position in self._next.items():
+            high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1]
+            seen[place] = max(high, position, self._ends.get(place, 0))
+        return Offsets(seen)
+
+    def identities(self) -> tuple[TopicIdentity, ...]:
+        """Who the topics are now, sorted by name; asked from the broker anew (rule 9).
+
+        Raises:
+            SpecRefused: a topic does not exist.
+            BrokerUnavailable: no answer.
+        """
+        cluster = self._call(partial(self._admin.list_topics, timeout=REQUEST_S)).cluster_id or ""
+        if cluster.startswith(MOCK_CLUSTER):
+            return tuple(TopicIdentity(topic, cluster, "") for topic in self._topics)
+        wish = TopicCollection(list(self._topics))
+        found = self._admin.describe_topics(wish, request_timeout=REQUEST_S)
+        return tuple(
+            TopicIdentity(topic, cluster, str(self._call(found[topic].result).topic_id))
+            for topic in self._topics
+        )
+
+    def partitions(self) -> tuple[Place, ...]:
+        """All partitions that the topics have now.
+
+        Raises:
+            SpecRefused: a topic does not exist.
+            BrokerUnavailable: no answer.
+        """
+        places: list[Place] = []
+        for topic in self._topics:
+            answer = self._call(partial(self._consumer.list_topics, topic, timeout=REQUEST_S))
+            found = answer.topics[topic]
+            if found.error is not None:
+                raise self._error(found.error, topic)
+            places += [(topic, partition) for partition in found.partitions]
+        return tuple(sorted(places))
+
+    def beginnings(self) -> Offsets:
+        """The first offset that the log still holds, of every partition."""
+        return Offsets({place: low for place, (low, _) in self._bounds().items()})
+
+    def ends(self) -> Offsets:
+        """The end of what a read_committed reader can see, of every partition."""
+        return Offsets({place: high for place, (_, high) in self._bounds().items()})
+
+    def assign(self, positions: Offsets) -> None:
+        """Reads every partition from its position on; one that is not named, strictly from 0.
+
+        Positions of topics that are not this reader's are left alone.
+
+        Raises:
+            LogGap: the log begins after a position.
+            LogEndsEarly: the log ends before a position (rule 12).
+            SpecRefused: a topic does not exist.
+            BrokerUnavailable: no answer.
+        """
+        bounds = self._bounds()
+        for place, position in positions.items():
+            if place[0] in self._topics and place not in bounds:
+                raise LogEndsEarly(
+                    f"{name_of(place)} does not exist, but position {position} of it is recorded: "
+                    "the topic was deleted or lost partitions"
+                )
+        for place, (low, high) in bounds.items():
+            check_bounds(place, positions.at(place), low, high)
+        self._next = {place: positions.at(place) for place in bounds}
+        self._ends = {place: high for place, (_, high) in bounds.items()}
+        self._failed = None
+        self._reassign()
+
+    def discover(self) -> tuple[Place, ...]:
+        """Adds the partitions that the topics got since; they are read from offset 0 on.
+
+        Raises:
+            LogGap: a new partition's log does not begin at 0 any more.
+            SpecRefused: a topic does not exist.
+            BrokerUnavailable: no answer.
+        """
+        new = tuple(place for place in self.partitions() if place not in self._next)
+        if new:
+            for place in new:
+                low, high = self._bounds_of(place)
+                check_bounds(place, 0, low, high)
+                self._ends[place] = high
+            self._next = dict(sorted({**self._next, **dict.fromkeys(new, 0)}.items()))
+            self._consumer.incremental_assign([TopicPartition(*place, 0) for place in new])
+            self._handles = [TopicPartition(*place) for place in self._next]
+            if self._paused:
+                self._consumer.pause(self._handles)
+        return new
+
+    def poll(self, max_rows: int, timeout_s: float) -> Chunk | None:
+        """The next records, or progress without records, or None after ``timeout_s`` seconds.
+
+        Progress without records (an aborted tail, rule 3) is reported when nothing else came
+        within the timeout; else it is part of the next chunk's ranges.
+
+        Raises:
+            LogGap: a position is no longer in the log, or the log went backwards.
+            LogEndsEarly: the log ends before a position.
+            BrokerUnavailable: the client lost its brokers, or a topic is gone; poll again.
+        """
+        self._raise_failure()
+        first = self._call(partial(self._consumer.poll, timeout_s))
+        if first is None:
+            return self._chunk([])
+        wait = self._drained_at + COALESCE_S - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._drained_at = time.monotonic()
+        parts = self._drain(first, max_rows)
+        if not parts:
+            self._raise_failure()
+        return self._chunk(parts)
+
+    def pause(self) -> None:
+        """Stops fetching; :meth:`poll` gives nothing but goes on serving the client's events."""
+        if not self._paused:
+            self._paused = True
+            self._call(partial(self._consumer.pause, self._handles))
+
+    def resume(self) -> None:
+        """Fetches again."""
+        if self._paused:
+            self._paused = False
+            self._call(partial(self._consumer.resume, self._handles))
+
+    def commit_monitor(self, positions: Offsets) -> None:
+        """Tells lag tools the positions under the monitor group; nobody reads them back."""
+        if self._monitor and positions:
+            offsets = [TopicPartition(*place, n) for place, n in positions.items()]
+            self._call(partial(self._consumer.commit, offsets=offsets, asynchronous=True))
+
+    def close(self) -> None:
+        """Ends the consumer; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+    def _drain(self, first: Message, max_rows: int) -> list[Rows]:
+        """What the client has queued, up to ``max_rows`` records, the first message included."""
+        parts: list[Rows] = []
+        messages, rows = [first], 0
+        while messages:
+            good = self._without_errors(messages)
+            if good:
+                parts.append(take_apart(good, self._places))
+                rows += len(good)
+            left = min(DRAIN_ROWS, max_rows - rows)
+            if left <= 0 or self._failed is not None:
+                break
+            messages = self._call(partial(self._consumer.consume, left, 0))
+        return parts
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        """The messages that are records; the first error is kept for the poll after them."""
+        if not any(map(Message.error, messages)):
+            return messages
+        bad = [message for message in messages if message.error() is not None]
+        self._failed = self._failed or bad[0]
+        return [message for message in messages if message.error() is None]
+
+    def _chunk(self, parts: list[Rows]) -> Chunk | None:
+        """The rows with what the positions moved over; None if nothing moved."""
+        ranges = self._moved()
+        if not ranges and not parts:
+            return None
+        chunk = to_chunk(in_log_order(parts), ranges, self._places)
+        self._next.update({(r.topic, r.partition): r.next for r in ranges})
+        return chunk
+
+    def _moved(self) -> tuple[Range, ...]:
+        """The ranges that the consumer's positions moved over since the last chunk (rule 1)."""
+        moved = []
+        for handle in self._call(partial(self._consumer.position, self._handles)):
+            place = (handle.topic, handle.partition)
+            first = self._next[place]
+            if handle.offset < 0 or handle.offset == first:  # negative: nothing was read yet
+                continue
+            if handle.offset < first:
+                raise LogGap(
+                    f"{name_of(place)} went back from position {first} to {handle.offset}: "
+                    "the broker lost records that were read"
+                )
+            moved.append(Range(*place, first, handle.offset))
+        return tuple(moved)
+
+    def _reassign(self) -> None:
+        places = [TopicPartition(*place, position) for place, position in self._next.items()]
+        self._call(partial(self._consumer.assign, places))
+        self._handles = [TopicPartition(*place) for place in self._next]
+        self._paused = False
+
+    def _bounds(self) -> dict[Place, tuple[int, int]]:
+        return {place: self._bounds_of(place) for place in self.partitions()}
+
+    def _bounds_of(self, place: Place) -> tuple[int, int]:
+        ask = partial(self._consumer.get_watermark_offsets, TopicPartition(*place))
+        found: tuple[int, int] | None = self._call(partial(ask, timeout=REQUEST_S))
+        if found is None:
+            raise self._unavailable("no answer in time")
+        return found
+
+    def _raise_failure(self) -> None:
+        failed, self._failed = self._failed, None
+        error = failed.error() if failed is not None else None
+        if failed is not None and error is not None:
+            raise self._error(error, failed.topic(), failed.partition())
+
+    def _call(self, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except KafkaException as error:
+            raise self._error(error.args[0]) from error
+        except RuntimeError as error:  # how the client says that it was closed
+            raise BrokerUnavailable("the Kafka client is closed") from error
+
+    def _error(
+        self, error: KafkaError, topic: str | None = None, partition: int | None = None
+    ) -> CatalogError:
+        """Our error for one of the client's."""
+        if error.code() in OUT_OF_RANGE and topic is not None and partition is not None:
+            return self._out_of_range((topic, partition))
+        if error.code() in NO_TOPIC:
+            return SpecRefused(
+                f"topic {topic or ', '.join(self._topics)} does not exist: "
+                "create it, or correct the table's topics"
+            )
+        return self._unavailable(error.str())
+
+    def _out_of_range(self, place: Place) -> CatalogError:
+        position = self._next[place]
+        try:
+            low, high = self._bounds_of(place)
+            check_bounds(place, position, low, high)
+        except CatalogError as error:
+            return error
+        return LogGap(f"{name_of(place)} has no offset {position} (log: {low} to {high})")
+
+    def _unavailable(self, reason: str) -> BrokerUnavailable:
+        last = self._client_log.last
+        because = f"{reason}; {last}" if last and last not in reason else reason
+        return BrokerUnavailable(
+            f"no Kafka broker answers at {shorten(self._bootstrap)} ({shorten(because)}): "
+            "check kafka.bootstrap.servers, the network and the broker"
+        )
