@@ -1,0 +1,212 @@
+"""A log of known rows, and a lake that keeps its runs in memory, for the tests of the live table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+import pyarrow as pa
+
+from catalog.errors import FileMissing, TableNotFound, VersionGone
+from catalog.manifest import Manifest
+from catalog.offsets import Offsets, TopicIdentity, TopicPartition
+from catalog.pins import TableVersion
+from catalog.records import Range, Segment
+from catalog.spec import TableName, TableSpec
+
+NAME = TableName("market_data", "trades")
+TOPIC = "market.trades"
+SPEC = TableSpec(NAME, (TOPIC,))
+IDENTITY = TopicIdentity(TOPIC, "cluster", "id-1")
+SCHEMA = pa.schema(
+    [
+        pa.field("price", pa.decimal128(18, 8)),
+        pa.field("symbol", pa.string()),
+        pa.field("conditions", pa.list_(pa.field("element", pa.string()))),
+        pa.field("_topic", pa.string(), nullable=False),
+        pa.field("_partition", pa.int32(), nullable=False),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_kafka_timestamp", pa.timestamp("us", tz="UTC")),
+    ]
+)
+#: A row by its identity; its other columns are functions of it.
+Key = tuple[str, int, int]
+
+
+def batch_of(keys: Sequence[Key]) -> pa.RecordBatch:
+    """The rows with these identities, in this order."""
+    return pa.RecordBatch.from_pylist(
+        [
+            {
+                "price": Decimal(offset + partition) / 100,
+                "symbol": None if offset % 7 == 3 else f"S{offset % 5}",
+                "conditions": None if offset % 11 == 5 else ["x"] * (offset % 3),
+                "_topic": topic,
+                "_partition": partition,
+                "_offset": offset,
+                "_kafka_timestamp": offset * 1000,
+            }
+            for topic, partition, offset in keys
+        ],
+        schema=SCHEMA,
+    )
+
+
+def keys_of(batches: Sequence[pa.RecordBatch]) -> list[Key]:
+    """The identities of all rows, after a check that the rows are what their identity says."""
+    keys = [
+        key
+        for batch in batches
+        for key in zip(
+            batch["_topic"].to_pylist(),
+            batch["_partition"].to_pylist(),
+            batch["_offset"].to_pylist(),
+            strict=True,
+        )
+    ]
+    rows = pa.Table.from_batches(batches, SCHEMA)
+    assert rows.equals(pa.Table.from_batches([batch_of(keys)], SCHEMA)), "rows were changed"
+    return keys
+
+
+@dataclass
+class Log:
+    """Partitions with the offsets that hold a record; the others are gaps (rule 1)."""
+
+    offsets: Mapping[TopicPartition, Sequence[int]]
+    ends: Offsets
+
+    @classmethod
+    def random(cls, rng: random.Random, partitions: int, length: int) -> Log:
+        offsets = {
+            (TOPIC, p): [o for o in range(length) if rng.random() < 0.8] for p in range(partitions)
+        }
+        return cls(offsets, Offsets(dict.fromkeys(offsets, length)))
+
+    @classmethod
+    def full(cls, partitions: int, length: int) -> Log:
+        offsets = {(TOPIC, p): range(length) for p in range(partitions)}
+        return cls(offsets, Offsets(dict.fromkeys(offsets, length)))
+
+    def between(self, first: Offsets, next_: Offsets) -> list[Key]:
+        """The rows of ``[first, next_)``, sorted."""
+        return sorted(
+            (*tp, offset)
+            for tp, offsets in self.offsets.items()
+            for offset in offsets
+            if first.at(tp) <= offset < next_.at(tp)
+        )
+
+    def chunk(self, first: Offsets, next_: Offsets) -> tuple[pa.RecordBatch, tuple[Range, ...]]:
+        """What a poll from ``first`` to ``next_`` hands to the live table."""
+        ranges = tuple(
+            Range(*tp, first.at(tp), next_.at(tp))
+            for tp in sorted(next_)
+            if next_.at(tp) > first.at(tp)
+        )
+        return batch_of(self.between(first, next_)), ranges
+
+
+@dataclass(frozen=True)
+class MemoryHead:
+    metadata_location: str
+    table_uuid: str
+    snapshot_id: int | None
+    schema_id: int = 0
+
+
+@dataclass
+class MemoryLake:
+    """Runs in memory: a snapshot is the list of its rows' identities.
+
+    Its entries are one row per data row, so that a version's runs can be read back.
+    """
+
+    heads: dict[TableName, MemoryHead] = field(default_factory=dict)
+    rows: dict[int, list[Key]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    missing_files: set[int] = field(default_factory=set)
+
+    def commit(self, name: TableName, keys: Sequence[Key]) -> MemoryHead:
+        old = self.heads.get(name)
+        before = self.rows[old.snapshot_id] if old and old.snapshot_id is not None else []
+        snapshot = len(self.rows) + 1
+        self.rows[snapshot] = [*before, *keys]
+        uuid = old.table_uuid if old else f"uuid-{name}"
+        self.heads[name] = MemoryHead(f"metadata-{snapshot}", uuid, snapshot)
+        return self.heads[name]
+
+    def namespaces(self) -> list[str]:
+        self.asked.append("namespaces")
+        return sorted({name.namespace for name in self.heads})
+
+    def tables(self, namespace: str) -> list[TableName]:
+        return sorted(name for name in self.heads if name.namespace == namespace)
+
+    def head(self, name: TableName) -> MemoryHead:
+        self.asked.append("head")
+        if name not in self.heads:
+            raise TableNotFound(f"there is no table {name}")
+        return self.heads[name]
+
+    def entries(
+        self,
+        name: TableName,
+        snapshot_id: int | None,
+        metadata_location: str,
+        schema_id: int | None = None,
+    ) -> pa.Table:
+        if snapshot_id in self.gone:
+            raise VersionGone(f"{name}: snapshot {snapshot_id} is expired")
+        if snapshot_id in self.missing_files:
+            raise FileMissing(f"{name}: a manifest is gone")
+        keys = self.rows[snapshot_id] if snapshot_id is not None else []
+        return pa.Table.from_batches([batch_of(keys)], SCHEMA)
+
+    def arrow_schema(
+        self, name: TableName, metadata_location: str, schema_id: int | None = None
+    ) -> pa.Schema:
+        return SCHEMA
+
+    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
+        return pa.table({"snapshot_id": sorted(self.rows)})
+
+    def file_list(
+        self, name: TableName, snapshot_id: int | None, metadata_location: str
+    ) -> pa.Table:
+        return pa.table({"path": ["data/1.parquet"]})
+
+
+def manifest_of(
+    segments: Sequence[Segment], committed: Offsets, high: Offsets, **changes: object
+) -> Manifest:
+    """A manifest of the test table."""
+    made = Manifest(
+        table=NAME,
+        table_uuid=f"uuid-{NAME}",
+        topics=(IDENTITY,),
+        snapshot_id=None,
+        metadata_location="metadata-0",
+        committed=committed,
+        high=high,
+        watermarks=high,
+        segments=tuple(segments),
+        schema_id=7,
+        arrow_schema=SCHEMA,
+        published_us=1_700_000_000_000_000,
+        sequence=1,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]  # fields by name, for brevity
+
+
+def answer(version: TableVersion) -> list[Key]:
+    """All rows of an opened version over a :class:`MemoryLake`: runs, then tail, sorted."""
+    return sorted([*keys_of(version.entries.to_batches()), *keys_of(version.live)])
+
+
+def at(*positions: int) -> Offsets:
+    """Positions of the test topic's partitions 0, 1, …"""
+    return Offsets({(TOPIC, p): position for p, position in enumerate(positions)})
