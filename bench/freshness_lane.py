@@ -1,0 +1,129 @@
+"""Freshness: how old a record is when SQL shows it, at a steady 50,000 messages/s.
+
+The clock is the record's own Kafka timestamp (set by the producer, in milliseconds). A reader asks
+through ADBC without a pause. Two figures come of it: the *age* of the newest row of an answer when
+the answer is complete; and *seen*, the time from a record's production to the end of the first
+answer that holds it, over all records, the reader's own period included.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.synchronize
+import random
+import time
+
+from chaos.market import pool
+from confluent_kafka import Producer
+
+from bench.figures import Figure, below
+from bench.ingest_lane import consumer_at_start
+from bench.stage import PARTITIONS, POOL, Stage, connected, quantile, running, say
+
+RATE = 50_000
+SECONDS = 30
+#: The producer sends every so many seconds what is due.
+TICK_S = 0.001
+_NEWEST = "select max(_kafka_timestamp) as newest from market_data.trades"
+
+
+def lane(stage: Stage) -> list[Figure]:
+    """Age and seen through SQL, beside a bare consumer's."""
+    layout = stage.site("freshness", flush_rows=500_000)
+    seconds = SECONDS // 3 if stage.quick else SECONDS
+    spawn = multiprocessing.get_context("spawn")
+    stop = spawn.Event()
+    with running(layout, "serve"), connected(layout) as connection:
+        feed = spawn.Process(
+            target=steady, args=(stage.broker.bootstrap, layout.topic, stop), daemon=True
+        )
+        feed.start()
+        try:
+            time.sleep(5)  # past the first flushes of caches and tiers
+            say("freshness: asking")
+            with connection.cursor() as cursor:
+                ages, seen, asked = _ask(cursor, seconds)
+            say("freshness: bare consumer")
+            bare = _bare(stage, layout.topic, seconds // 3)
+        finally:
+            stop.set()
+            feed.join(30)
+    detail = {"answers": float(asked), "rate": float(RATE)}
+    yardstick = "bare consumer"
+    return [
+        below(
+            Figure(
+                "freshness p50 (age of the newest row)",
+                *(quantile(ages, 0.5), "ms", yardstick, quantile(bare, 0.5)),
+                detail=detail,
+            ),
+            10,
+        ),
+        below(
+            Figure(
+                "freshness p99 (age of the newest row)",
+                *(quantile(ages, 0.99), "ms", yardstick, quantile(bare, 0.99)),
+            ),
+            50,
+        ),
+        Figure("freshness p50 (production → end of first answer)", quantile(seen, 0.5), "ms"),
+        Figure("freshness p99 (production → end of first answer)", quantile(seen, 0.99), "ms"),
+    ]
+
+
+def steady(bootstrap: str, topic: str, stop: multiprocessing.synchronize.Event) -> None:
+    """Sends at the rate until it is told to stop (the body of a process)."""
+    _, records = pool(2, POOL)
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "linger.ms": 0, "queue.buffering.max.messages": 500_000}
+    )
+    began, sent = time.perf_counter(), 0
+    while not stop.is_set():
+        due = int((time.perf_counter() - began) * RATE)
+        for number in range(sent, due):
+            producer.produce(topic, records[number % POOL], partition=number // 50 % PARTITIONS)
+        sent = due
+        producer.poll(0)
+        time.sleep(TICK_S)
+    producer.flush(30)
+
+
+def _ask(cursor: object, seconds: float) -> tuple[list[float], list[float], int]:
+    chance = random.Random(1)
+    ages: list[float] = []
+    seen: list[float] = []
+    before = None
+    limit = time.perf_counter() + seconds
+    while time.perf_counter() < limit:
+        cursor.execute(_NEWEST)  # type: ignore[attr-defined]
+        (newest,) = cursor.fetchone()  # type: ignore[attr-defined]
+        now = time.time() * 1000
+        if newest is None:
+            continue
+        stamp = newest.timestamp() * 1000
+        if before is not None and stamp > before:
+            ages.append(now - stamp)
+            # records of the interval are evenly spread: draw as many as are due per ms
+            draws = max(1, int(stamp - before))
+            seen += [now - chance.uniform(before, stamp) for _ in range(draws)]
+        before = stamp
+    return ages, seen, len(ages)
+
+
+def _bare(stage: Stage, topic: str, seconds: float) -> list[float]:
+    """Ages of messages as a consumer gets them that does nothing else."""
+    consumer = consumer_at_start(stage, topic)
+    for assigned in consumer.assignment():
+        _, assigned.offset = consumer.get_watermark_offsets(assigned, timeout=10)
+        consumer.seek(assigned)
+    ages: list[float] = []
+    limit = time.perf_counter() + seconds
+    while time.perf_counter() < limit:
+        message = consumer.poll(0.1)
+        rest = consumer.consume(10_000, 0)
+        now = time.time() * 1000
+        newest = rest[-1] if rest else message
+        if newest is not None and newest.error() is None:
+            ages.append(now - newest.timestamp()[1])
+    consumer.close()
+    return ages[len(ages) // 10 :]

@@ -1,0 +1,116 @@
+"""Ingest: records/s from the broker into live table and Iceberg, beside a bare consume loop."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import fastavro
+import pyarrow as pa
+from chaos.market import _PARSED
+from chaos.site import Layout
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.figures import Figure, at_least
+from bench.stage import PARTITIONS, Stage, fill, manifest, running, say, set_keys, wait_for
+
+ROWS = 2_000_000
+#: Enough for a steady rate of the slow way, which makes some 30,000 rows/s.
+SLOW_ROWS = 100_000
+
+
+def lane(stage: Stage) -> list[Figure]:
+    """Ingest rate against the bare loop and against fastavro with from_pylist."""
+    rows = stage.scaled(ROWS)
+    layout = stage.site("ingest", flush_rows=rows // 4)
+    set_keys(layout, flush_age_s=5)
+    say(f"ingest: writing {rows:,} trades")
+    fill(stage.broker, layout.topic, rows)
+    bare = max(bare_loop(stage, layout.topic, rows) for _ in range(2))
+    slow = slow_way(stage, layout.topic, stage.scaled(SLOW_ROWS))
+    say("ingest: k2 ingest")
+    with running(layout, "ingest"):
+        began = _first_publication(layout)
+        visible = wait_for(layout, visible=rows)
+        both = wait_for(layout, committed=rows)
+    rate = rows / (both - began)
+    detail = {"live_rows_per_s": rows / (visible - began), "flush_rows": rows // 4}
+    return [
+        at_least(
+            Figure(
+                "ingest, broker → live and Iceberg",
+                *(rate, "rows/s", "bare `consume` loop", bare),
+                detail=detail,
+            ),
+            0.55,
+        ),
+        at_least(
+            Figure(
+                "ingest, broker → live and Iceberg",
+                *(rate, "rows/s", "consume + fastavro + `from_pylist`", slow),
+            ),
+            10,
+        ),
+        at_least(
+            Figure(
+                "ingest, broker → live", *(rows / (visible - began), "rows/s"), "bare loop", bare
+            ),
+            0.55,
+        ),
+    ]
+
+
+def _first_publication(layout: Layout) -> float:
+    """The moment the ingest begins to read: its start-up is no part of its rate."""
+    limit = time.perf_counter() + 60
+    while manifest(layout) is None:
+        if time.perf_counter() > limit:
+            raise TimeoutError("the ingest published nothing")
+        time.sleep(0.001)
+    return time.perf_counter()
+
+
+def consumer_at_start(stage: Stage, topic: str) -> Consumer:
+    """A consumer with the ingest's own settings for throughput."""
+    consumer = Consumer(
+        {
+            **stage.broker.properties,
+            "group.id": "bench",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "fetch.message.max.bytes": 4 * 1024 * 1024,
+            "queued.max.messages.kbytes": 256 * 1024,
+            "queued.min.messages": 500_000,
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    return consumer
+
+
+def bare_loop(stage: Stage, topic: str, rows: int) -> float:
+    """rows/s of ``consume`` alone."""
+    consumer = consumer_at_start(stage, topic)
+    first = consumer.poll(30)
+    assert first is not None
+    seen, began = 1, time.perf_counter()
+    while seen < rows:
+        seen += len(consumer.consume(10_000, 0.1))
+    rate = rows / (time.perf_counter() - began)
+    consumer.close()
+    return rate
+
+
+def slow_way(stage: Stage, topic: str, rows: int) -> float:
+    """rows/s of what one would write first: decode to dictionaries, then ``from_pylist``."""
+    consumer = consumer_at_start(stage, topic)
+    seen, began, read = 0, time.perf_counter(), fastavro.schemaless_reader
+    while seen < rows:
+        messages = consumer.consume(10_000, 0.1)
+        decoded = [read(io.BytesIO(message.value()[5:]), _PARSED) for message in messages]
+        if decoded:
+            pa.RecordBatch.from_pylist(decoded)
+        seen += len(messages)
+    rate = seen / (time.perf_counter() - began)
+    consumer.close()
+    return rate

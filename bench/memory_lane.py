@@ -1,0 +1,86 @@
+"""Memory: what the live table costs beside its Arrow bytes, and whether the processes stay flat."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import pyarrow as pa
+from chaos.site import Layout, Process
+
+from bench.figures import Figure, at_most, below
+from bench.freshness_lane import steady
+from bench.stage import Stage, connected, fill, resident_bytes, running, say, set_keys, wait_for
+
+LIVE_ROWS = 1_000_000
+SECONDS = 300
+_SQL = "select symbol, count(*), sum(cast(price as double)) from market_data.trades group by symbol"
+#: How much a process may grow between the first and the last third of the run.
+FLAT = 1.1
+
+
+def lane(stage: Stage) -> list[Figure]:
+    """Live bytes beside Arrow bytes; resident memory over five minutes of load."""
+    return [*_live_bytes(stage), *_flat(stage)]
+
+
+def _live_bytes(stage: Stage) -> list[Figure]:
+    layout = stage.site("bytes", flush_rows=1_000_000_000)
+    set_keys(layout, flush_age_s=1_000_000, grace_s=1)
+    rows = stage.scaled(LIVE_ROWS)
+    say("memory: live bytes")
+    with running(layout, "serve"), connected(layout) as connection:
+        fill(stage.broker, layout.topic, rows)
+        wait_for(layout, visible=rows)
+        with connection.cursor() as cursor:
+            cursor.execute('select * from market_data."trades$live"')
+            arrow = cursor.fetch_arrow_table().combine_chunks().get_total_buffer_size()
+        time.sleep(5)  # the inputs of the last merge go after their grace
+        held = sum(file.stat().st_size for file in (layout.folder / "live").rglob("*.arrow"))
+    return [at_most(Figure("live folder", held, "bytes", "the rows' Arrow bytes", arrow), 1.3)]
+
+
+def _flat(stage: Stage) -> list[Figure]:
+    layout = stage.site("flat", flush_rows=200_000)
+    seconds = SECONDS // 10 if stage.quick else SECONDS
+    spawn = multiprocessing.get_context("spawn")
+    stop = spawn.Event()
+    say(f"memory: {seconds} s of load")
+    with running(layout, "serve") as supervisor, connected(layout) as connection:
+        feed = spawn.Process(
+            target=steady, args=(stage.broker.bootstrap, layout.topic, stop), daemon=True
+        )
+        feed.start()
+        try:
+            samples = _watch(layout, supervisor, connection, seconds)
+        finally:
+            stop.set()
+            feed.join(30)
+    figures = []
+    for role, sizes in samples.items():
+        third = len(sizes) // 3
+        before, after = max(sizes[:third]), max(sizes[-third:])
+        figure = Figure(f"{role}: resident, last third ÷ first third", after / before, "×")
+        figures.append(below(figure, FLAT))
+        figures.append(Figure(f"{role}: resident at most", max(sizes), "bytes"))
+    return figures
+
+
+def _watch(
+    _layout: Layout, supervisor: Process, connection: object, seconds: float
+) -> dict[str, list[int]]:
+    samples: dict[str, list[int]] = {"server": [], "ingest": []}
+    warm = time.perf_counter() + seconds / 10
+    limit = time.perf_counter() + seconds
+    with connection.cursor() as cursor:  # type: ignore[attr-defined] # the driver has no types
+        while time.perf_counter() < limit:
+            cursor.execute(_SQL)
+            answer = cursor.fetch_arrow_table()
+            assert isinstance(answer, pa.Table)
+            if time.perf_counter() > warm:
+                for role, sizes in samples.items():
+                    pid = supervisor.child(role)
+                    if pid is not None:
+                        sizes.append(resident_bytes(pid))
+            time.sleep(0.25)
+    return samples

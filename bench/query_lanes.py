@@ -1,0 +1,289 @@
+"""Queries over history and tail: aggregation, latency, and whole tables through the wire."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import adbc_driver_flightsql.dbapi as flightsql
+import datafusion
+import duckdb
+import pyarrow as pa
+import pyarrow.flight as fl
+import pyarrow.parquet as pq
+from chaos.site import Layout
+
+from bench.figures import Figure, at_least, at_most
+from bench.stage import (
+    Stage,
+    connected,
+    fill,
+    quantile,
+    running,
+    say,
+    set_keys,
+    wait_for,
+)
+
+HISTORY_ROWS = 5_000_000
+LIVE_ROWS = 1_000_000
+#: In double: decimal sums of price × quantity overflow near 1.7 × 10^10.
+VWAP = (
+    "select symbol, sum(cast(price as double) * cast(quantity as double))"
+    " / sum(cast(quantity as double)) as vwap, count(*) as n from {table} group by symbol"
+)
+#: Columns of a whole-table fetch: what a research notebook asks for.
+FETCHED = "symbol, exchange, timestamp, price, quantity, side, source_sequence"
+REPEATS = 5
+
+
+def lanes(stage: Stage) -> list[Figure]:
+    """All of them over one loaded table."""
+    layout = stage.site("queries", flush_rows=stage.scaled(1_000_000))
+    _load(stage, layout)
+    with running(layout, "serve"), connected(layout) as connection:
+        wait_for(layout, visible=stage.scaled(HISTORY_ROWS + LIVE_ROWS))
+        figures = _vwap(stage, connection)
+        figures += _select_one(layout)
+        figures += _fetch(layout, connection)
+    return figures
+
+
+def _load(stage: Stage, layout: Layout) -> None:
+    """History first, committed; then a tail that no flush takes away."""
+    history, live = stage.scaled(HISTORY_ROWS), stage.scaled(LIVE_ROWS)
+    set_keys(layout, flush_age_s=5)
+    say(f"queries: loading {history:,} rows of history")
+    with running(layout, "ingest"):
+        fill(stage.broker, layout.topic, history)
+        wait_for(layout, committed=history)
+    set_keys(layout, flush_age_s=1_000_000, flush_rows=1_000_000_000)
+    layout.config.write_text(layout.config.read_text() + 'flush_bytes = "1TiB"\n')
+    say(f"queries: {live:,} live rows")
+    fill(stage.broker, layout.topic, live, seed=3)
+
+
+def _vwap(stage: Stage, connection: flightsql.Connection) -> list[Figure]:
+    say("queries: vwap")
+    table = "market_data.trades"
+    whole = stage.folder / "vwap"
+    whole.mkdir()
+    for part in ("runs", "live"):
+        _export(connection, part, whole / f"{part}.parquet")
+    tail = pq.read_table(whole / "live.parquet")
+
+    context = datafusion.SessionContext()
+    context.register_parquet("whole", str(whole))
+    duck = duckdb.connect()
+    duck.register("tail", tail)
+    union = (
+        f"(select symbol, price, quantity from read_parquet('{whole}/runs.parquet')"
+        " union all select symbol, price, quantity from tail)"
+    )
+
+    def ours() -> pa.Table:
+        with connection.cursor() as cursor:
+            cursor.execute(VWAP.format(table=table))
+            return cursor.fetch_arrow_table()
+
+    here = context.sql(VWAP.format(table="whole"))
+    answers = {
+        "ours": ours(),
+        "parquet": pa.Table.from_batches(here.collect()),
+        "duck": duck.execute(VWAP.format(table=union)).arrow().read_all(),
+    }
+    _agree(answers)
+    best = alternate(
+        {
+            "ours": ours,
+            "parquet": lambda: context.sql(VWAP.format(table="whole")).collect(),
+            "duck": lambda: duck.execute(VWAP.format(table=union)).arrow().read_all(),
+        }
+    )
+    name = "VWAP by symbol, history + live, through ADBC"
+    return [
+        at_most(
+            Figure(name, best["ours"], "s", "same rows in Parquet, in-process", best["parquet"]),
+            1.15,
+        ),
+        at_most(Figure(name, best["ours"], "s", "DuckDB, Parquet + Arrow", best["duck"]), 1.0),
+    ]
+
+
+def _agree(answers: dict[str, pa.Table]) -> None:
+    """A fast wrong answer is no figure."""
+    rows = {
+        who: {row["symbol"]: (row["n"], row["vwap"]) for row in answer.to_pylist()}
+        for who, answer in answers.items()
+    }
+    expected = rows.pop("duck")
+    for who, found in rows.items():
+        assert found.keys() == expected.keys(), who
+        for symbol, (count, price) in expected.items():
+            assert found[symbol][0] == count, (who, symbol)
+            assert abs(found[symbol][1] / price - 1) < 1e-9, (who, symbol)
+
+
+def _export(connection: flightsql.Connection, part: str, file: Path) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f'select symbol, price, quantity from market_data."trades${part}"')
+        reader = cursor.fetch_record_batch()
+        with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+
+
+def alternate(lanes_: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
+    """The best time of each, measured in turns, so that a noisy moment hits all alike."""
+    best = dict.fromkeys(lanes_, float("inf"))
+    for _ in range(repeats):
+        for name, body in lanes_.items():
+            began = time.perf_counter()
+            body()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+class _Nothing(fl.FlightServerBase):  # type: ignore[misc] # pyarrow has no types
+    """A Flight server that answers at once: what the transport alone costs."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__("grpc://127.0.0.1:0")
+        self._table = table
+
+    def get_flight_info(self, _context: object, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
+        endpoint = fl.FlightEndpoint(b"x", [f"grpc://127.0.0.1:{self.port}"])
+        return fl.FlightInfo(self._table.schema, descriptor, [endpoint], -1, -1)
+
+    def do_get(self, _context: object, _ticket: fl.Ticket) -> fl.RecordBatchStream:
+        return fl.RecordBatchStream(self._table)
+
+
+def _select_one(layout: Layout) -> list[Figure]:
+    say("queries: select 1")
+    figures = []
+    with _Nothing(pa.table({"one": [1]})) as nothing:
+        for clients in (1, 8, 64):
+            ours = _many(clients, lambda: _sql_client(layout))
+            bare = _many(clients, lambda: _bare_client(nothing.port))
+            for share, name in ((0.5, "p50"), (0.99, "p99")):
+                figures.append(
+                    Figure(
+                        f"`select 1` through ADBC, {clients} clients, {name}",
+                        *(quantile(ours, share) * 1000, "ms"),
+                        "bare Flight (info + get)",
+                        quantile(bare, share) * 1000,
+                        detail={"per_second": len(ours) / max(1e-9, sum(ours) / clients)},
+                    )
+                )
+    return figures
+
+
+def _sql_client(layout: Layout) -> tuple[Callable[[], object], Callable[[], None]]:
+    connection = flightsql.connect(layout.uri, autocommit=True)
+    cursor = connection.cursor()
+
+    def ask() -> object:
+        cursor.execute("select 1")
+        return cursor.fetchone()
+
+    def close() -> None:
+        cursor.close()
+        connection.close()
+
+    return ask, close
+
+
+def _bare_client(port: int) -> tuple[Callable[[], object], Callable[[], None]]:
+    client = fl.connect(f"grpc://127.0.0.1:{port}")
+
+    def ask() -> object:
+        info = client.get_flight_info(fl.FlightDescriptor.for_command(b"x"))
+        return client.do_get(info.endpoints[0].ticket).read_all()
+
+    return ask, client.close
+
+
+def _many(
+    clients: int, make: Callable[[], tuple[Callable[[], object], Callable[[], None]]]
+) -> list[float]:
+    """Times of single questions, asked by so many clients at once for three seconds."""
+    times: list[float] = []
+    ready = threading.Barrier(clients)
+
+    def body() -> None:
+        ask, close = make()
+        ask()
+        ready.wait()
+        limit = time.perf_counter() + 3
+        while (began := time.perf_counter()) < limit:
+            ask()
+            times.append(time.perf_counter() - began)
+        close()
+
+    threads = [threading.Thread(target=body) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times
+
+
+# --- whole tables -------------------------------------------------------------------------------
+
+
+def _fetch(layout: Layout, connection: flightsql.Connection) -> list[Figure]:
+    say("queries: fetching whole tables")
+
+    def through_wire(part: str) -> Callable[[], pa.Table]:
+        def fetch() -> pa.Table:
+            with connection.cursor() as cursor:
+                cursor.execute(f'select {FETCHED} from market_data."trades${part}"')
+                return cursor.fetch_arrow_table()
+
+        return fetch
+
+    history, live = through_wire("runs")(), through_wire("live")()
+    nested = {"datafusion.execution.listing_table_ignore_subdirectory": "false"}
+    context = datafusion.SessionContext(datafusion.SessionConfig(nested))
+    context.register_parquet("runs", str(layout.folder / "lake"))
+
+    def collect() -> object:
+        return context.sql(f"select {FETCHED} from runs").collect()
+
+    with _Nothing(history) as runs, _Nothing(live) as tail:
+        best = alternate(
+            {
+                "history": through_wire("runs"),
+                "live": through_wire("live"),
+                "collect": collect,
+                "raw history": _bare_client(runs.port)[0],
+                "raw live": _bare_client(tail.port)[0],
+            },
+            repeats=3,
+        )
+    slower = max(best["collect"], best["raw history"])
+    detail = {"collect_s": best["collect"], "raw_s": best["raw history"]}
+    rate, raw = live.num_rows / best["live"], live.num_rows / best["raw live"]
+    return [
+        at_most(
+            Figure(
+                f"fetch {history.num_rows / 1e6:g} M rows of history",
+                *(best["history"], "s", "larger of collect and raw stream", slower),
+                detail=detail,
+            ),
+            1.25,
+        ),
+        at_least(
+            Figure(
+                f"fetch {live.num_rows / 1e6:g} M live rows",
+                *(rate, "rows/s", "raw Flight stream from memory", raw),
+            ),
+            0.8,
+        ),
+    ]

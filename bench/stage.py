@@ -1,0 +1,162 @@
+"""The stage: a real broker, a site with the system's processes, and data in the right places."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import adbc_driver_flightsql
+import adbc_driver_flightsql.dbapi as flightsql
+from chaos.market import pool
+from chaos.site import Layout, Process, lay_out
+from confluent_kafka import Producer
+from support_kafka import Broker
+
+from catalog.manifest import Manifest
+from catalog.segments import LiveReader
+from catalog.spec import TableName
+
+TABLE = TableName("market_data", "trades")
+#: Different records; 20,000 × 250 bytes stay in a core's cache no better than real ones.
+POOL = 20_000
+#: Longest wait for the ingest, in seconds.
+PATIENCE_S = 600.0
+PARTITIONS = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A broker and a temporary folder.
+
+    Attributes:
+        broker: the real one.
+        folder: each site gets a sub-folder.
+        quick: everything ten times smaller.
+    """
+
+    broker: Broker
+    folder: Path
+    quick: bool
+
+    def scaled(self, rows: int) -> int:
+        """``rows``, or a tenth in a quick run."""
+        return rows // 10 if self.quick else rows
+
+    def site(self, name: str, flush_rows: int) -> Layout:
+        """A new topic, table and configuration."""
+        topic = self.broker.create_topic(PARTITIONS)
+        return lay_out(self.folder / name, self.broker.bootstrap, topic, flush_rows)
+
+
+def fill(broker: Broker, topic: str, rows: int, seed: int = 1) -> float:
+    """Writes ``rows`` trades round robin over the partitions; returns rows/s."""
+    _, records = pool(seed, POOL)
+    producer = Producer(
+        {
+            **broker.properties,
+            "linger.ms": 20,
+            "compression.type": "lz4",
+            "batch.num.messages": 10_000,
+            "queue.buffering.max.messages": 500_000,
+        }
+    )
+    began = time.perf_counter()
+    for number in range(rows):
+        while True:
+            try:
+                producer.produce(topic, records[number % POOL], partition=number % PARTITIONS)
+                break
+            except BufferError:
+                producer.poll(0.05)
+    while producer.flush(10):
+        pass
+    return rows / (time.perf_counter() - began)
+
+
+def set_keys(layout: Layout, **keys: object) -> None:
+    """Replaces keys of the site's configuration file."""
+    lines = layout.config.read_text().splitlines()
+    for key, value in keys.items():
+        lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in lines]
+    layout.config.write_text("\n".join(lines) + "\n")
+
+
+@contextlib.contextmanager
+def running(layout: Layout, *arguments: str) -> Iterator[Process]:
+    """A ``k2`` process for the length of the block."""
+    process = Process(layout, arguments)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+def manifest(layout: Layout) -> Manifest | None:
+    """What the ingest has published."""
+    return LiveReader(layout.folder / "live").manifest(TABLE)
+
+
+def wait_for(layout: Layout, *, visible: int = 0, committed: int = 0) -> float:
+    """Waits until so many positions are visible and committed; returns the moment.
+
+    Raises:
+        TimeoutError: it took longer than :data:`PATIENCE_S`.
+        RuntimeError: the table was stopped.
+    """
+    limit = time.perf_counter() + PATIENCE_S
+    while time.perf_counter() < limit:
+        now = manifest(layout)
+        if now is not None:
+            if now.state == "stopped":
+                raise RuntimeError(f"the table was stopped: {now.error}")
+            if sum(now.high.values()) >= visible and sum(now.committed.values()) >= committed:
+                return time.perf_counter()
+        time.sleep(0.005)
+    raise TimeoutError(f"{layout.topic} was not ingested in time")
+
+
+@contextlib.contextmanager
+def connected(layout: Layout) -> Iterator[flightsql.Connection]:
+    """An ADBC connection, once the server answers."""
+    options = {adbc_driver_flightsql.DatabaseOptions.WITH_COOKIE_MIDDLEWARE.value: "true"}
+    limit = time.perf_counter() + 60
+    while True:
+        try:
+            connection = flightsql.connect(layout.uri, db_kwargs=options, autocommit=True)
+            with connection.cursor() as cursor:
+                cursor.execute("select 1")
+                cursor.fetchall()
+            break
+        except flightsql.Error:
+            if time.perf_counter() > limit:
+                raise
+            time.sleep(0.1)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    listing = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True
+    )
+    return int(listing.stdout) * 1024
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which ``share`` of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
