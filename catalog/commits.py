@@ -38,6 +38,7 @@ from catalog.errors import (
     CommitUnknown,
     Fenced,
     LakeUnavailable,
+    MarkerLost,
     TopicRecreated,
     Unavailable,
 )
@@ -48,6 +49,9 @@ from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, TopicIdentity, mar
 #: Seconds between attempts: the first wait, doubled each time up to the longest.
 _FIRST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 2.0
+
+#: Table property by which its owner says that K2 Flight never wrote the table before.
+ADOPT_PROPERTY = "k2.adopt"
 
 #: Answers that say "not done" for certain and will not change by asking again.
 _REFUSED = (BadRequestError, ForbiddenError, UnauthorizedError, NoSuchTableError)
@@ -88,7 +92,7 @@ class Intent(Protocol):
         """The marker to write on top of ``base``.
 
         Raises:
-            Fenced: this base must not be built upon.
+            Fenced, MarkerLost, TopicRecreated: this base must not be built upon.
         """
 
 
@@ -157,10 +161,11 @@ class Claim:
     def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
         """The base's positions with the next epoch; a table's first marker records the starts."""
         if base is None:
-            if is_truncated(metadata):
-                raise Fenced(
-                    "the table's older snapshots are expired and none that is left records Kafka "
-                    "positions: it cannot be known which records it holds; use a new table"
+            if is_truncated(metadata) and metadata.properties.get(ADOPT_PROPERTY) != "true":
+                raise MarkerLost(
+                    f"the table's older snapshots are expired and none that is left records Kafka "
+                    f"positions: it cannot be known which records it holds; if K2 Flight never "
+                    f"wrote it, set the table property {ADOPT_PROPERTY}=true, else use a new table"
                 )
             base = Marker(Offsets(), (), 0, "", self.schema_id)
         refuse_recreated(base.topics, self.topics)

@@ -103,15 +103,15 @@ def recorded_marker(metadata: TableMetadata, snapshot_id: int | None = None) -> 
             return marker
         oldest = snapshot
     missing = None if oldest is None else oldest.parent_snapshot_id
-    if missing is None and snapshot_id is not None:
+    if snapshot_id is not None and not _is_truncated(oldest):
         return None
     if (copy := metadata.properties.get(MARKER_PROPERTY)) is None:
         return None
     copied_id, marker = _marker_of_property(copy)
     if missing is None or copied_id != missing:
         raise MarkerLost(
-            f"the newest snapshot that records Kafka positions, {copied_id}, is neither in the "
-            f"table's history nor directly before it: another tool expired or rolled back "
+            f"the newest snapshot that recorded Kafka positions, {copied_id}, cannot be shown to "
+            f"be the parent of the oldest one that is left: another tool expired or rolled back "
             f"snapshots; roll the table back to a snapshot that records positions"
         )
     return marker
@@ -122,7 +122,18 @@ def is_truncated(metadata: TableMetadata) -> bool:
     oldest = None
     for snapshot in ancestry(metadata, metadata.current_snapshot()):
         oldest = snapshot
-    return oldest is not None and oldest.parent_snapshot_id is not None
+    return _is_truncated(oldest)
+
+
+def _is_truncated(oldest: Snapshot | None) -> bool:
+    """Whether the oldest reachable snapshot had a parent.
+
+    Java's expiry leaves the parent's id in place. pyiceberg's wipes it out, so that a cut history
+    looks whole; but a table's first snapshot has sequence number 1 (0 in format version 1).
+    """
+    if oldest is None:
+        return False
+    return oldest.parent_snapshot_id is not None or (oldest.sequence_number or 0) > 1
 
 
 def in_history(metadata: TableMetadata, snapshot_id: int) -> bool:
