@@ -108,8 +108,13 @@ class Server(Section):
     )
     users: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="user names and their passwords; empty: everybody is `anonymous`",
+        description="user names and their passwords; without users and tokens everybody is "
+        "`anonymous`",
     )
+    tokens: dict[str, SecretStr] = Field(
+        default_factory=dict, description="user names and their bearer tokens"
+    )
+    drain_s: Seconds = Field(5, description="how long statements may go on after SIGTERM, seconds")
     tls_certificate: Path | None = Field(
         None, description="PEM file with the server's certificate chain; TLS is on when it is set"
     )
@@ -169,6 +174,9 @@ class Live(Section):
     max_bytes: Bytes = Field(
         ByteSize(4 * 1024**3),
         description="bound on the live bytes of one table; at the bound its consumer pauses",
+    )
+    metrics_port: Port | None = Field(
+        None, description="port of the ingest's Prometheus endpoint, on `server.host`"
     )
     grace_s: Seconds = Field(
         30, description="how long a segment outlives the last manifest that listed it, seconds"
@@ -280,8 +288,8 @@ class Settings(Section):
 
     def live_spec(self) -> LiveSpec:
         """The live folder as the data side wants it."""
-        values = dict(self.live)
-        return LiveSpec(**{**values, "max_bytes": int(self.live.max_bytes)})
+        live = self.live
+        return LiveSpec(live.folder, int(live.max_bytes), live.grace_s, live.reload_s)
 
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -351,7 +359,11 @@ def _explain(error: Mapping[str, object]) -> str:
         return f"{key}: missing; set it in the file or as {_variable(parts)}"
     what = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    plain = isinstance(given, (str, int, float)) and not set(parts) & {"ticket_key", "users"}
+    plain = isinstance(given, (str, int, float)) and not set(parts) & {
+        "ticket_key",
+        "users",
+        "tokens",
+    }
     return f"{key}: {what}" + (f" (is {shorten(given)!r})" if plain else "")
 
 

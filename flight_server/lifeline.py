@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import IO
 
 _LIFELINE = "K2_LIFELINE_FD"
@@ -120,6 +121,18 @@ def watch() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=wait_for_the_end, name="k2-lifeline", daemon=True).start()
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set; to be called on the main thread."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
 
 
 def say_ready(**facts: object) -> None:

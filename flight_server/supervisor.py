@@ -16,10 +16,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 from flight_server.exits import ExitCode
-from flight_server.lifeline import Child
+from flight_server.lifeline import Child, stop_on_signals
 
 log = logging.getLogger("k2.supervisor")
 
@@ -150,8 +149,9 @@ class Supervisor:
         *,
         backoff: Backoff | None = None,
         grace_s: float = 10.0,
+        stop: threading.Event | None = None,
     ) -> None:
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self.keepers = tuple(
             Keeper(spec, self._stop, backoff=backoff or Backoff(), grace_s=grace_s)
             for spec in children
@@ -185,7 +185,7 @@ def child_specs(
 ) -> tuple[ChildSpec, ...]:
     """The server, and the ingest unless it runs elsewhere."""
     names = ("server", "ingest") if ingest else ("server",)
-    flags = ("--config", config) if config else ()
+    flags = (config,) if config else ()
     return tuple(
         ChildSpec(name, (sys.executable, "-m", "flight_server.child", name, *flags), environ or {})
         for name in names
@@ -194,11 +194,5 @@ def child_specs(
 
 def serve(children: Sequence[ChildSpec]) -> int:
     """`k2 serve`: runs on the main thread until SIGINT or SIGTERM; the exit code."""
-    supervisor = Supervisor(children)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        supervisor.stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    supervisor = Supervisor(children, stop=stop_on_signals())
     return supervisor.run()

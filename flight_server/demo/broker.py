@@ -8,10 +8,14 @@ new topic every time.
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Producer
+
+from flight_server.exits import ExitCode
+from flight_server.lifeline import say_ready
 
 #: Seconds that the cluster, in this very process, may take to answer.
 _START_S = 10.0
@@ -44,3 +48,11 @@ class EmbeddedBroker:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def broker_until(stop: threading.Event) -> int:
+    """The broker's process: says where it listens, ends when ``stop`` is set."""
+    with EmbeddedBroker() as broker:
+        say_ready(bootstrap=broker.bootstrap)
+        stop.wait()
+    return ExitCode.OK

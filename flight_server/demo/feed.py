@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +18,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from catalog.errors import BrokerUnavailable, RegistryUnavailable, shorten
 from flight_server.demo.market import Market, Messages
 from flight_server.demo.schemas import Kind, schema_text
+from flight_server.exits import ExitCode
+from flight_server.lifeline import say_ready
 
 #: Seconds of market time per round: short against the freshness that is to be shown.
 ROUND_S = 0.01
@@ -25,6 +29,8 @@ ROUND_MESSAGES = 5000
 MAX_WAITING = 300_000
 #: Seconds to wait for the first answer of the broker.
 CONNECT_S = 5.0
+#: Seconds between two reports.
+REPORT_S = 0.2
 #: Seconds to wait for the acknowledgements of what was sent last.
 FLUSH_S = 30.0
 
@@ -234,3 +240,32 @@ def _write_schemas(folder: Path, topics: Mapping[Kind, str]) -> dict[Kind, int]:
         subjects[f"{topic}-value"] = ids[kind]
     subjects_file.write_text(json.dumps(subjects, indent=1, sort_keys=True))
     return {kind: ids[kind] for kind in topics}
+
+
+def feed_until(stop: threading.Event, spec: str) -> int:
+    """The feed's process: reports as JSON lines on stdout, the last one when all is acknowledged.
+
+    Args:
+        stop: ends the feed.
+        spec: a :class:`FeedSpec` as a JSON object.
+    """
+    feed = Feed(FeedSpec(**json.loads(spec)))
+    feed.connect()
+    say_ready(pid=os.getpid())
+    reported_at = 0.0
+
+    def progress(report: FeedReport) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= REPORT_S:
+            reported_at = time.monotonic()
+            _say(report, done=False)
+
+    report = feed.run(stop, progress)
+    feed.close()
+    _say(report, done=True)
+    return ExitCode.FAILED if report.failed else ExitCode.OK
+
+
+def _say(report: FeedReport, *, done: bool) -> None:
+    sys.stdout.write(json.dumps(report.to_json(done=done)) + "\n")
+    sys.stdout.flush()
