@@ -1,0 +1,127 @@
+"""An exact list of data files as one native DataFusion scan.
+
+DataFusion's Python API registers one path or one folder. A listing scan, however, is serialisable:
+the plan of a scan of one (never opened) folder is taken once per schema, its list of paths is
+replaced in the bytes, and the result is an ordinary scan of exactly those files, with pruning,
+statistics, dynamic filters and TopK. Nothing is opened before the plan is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from urllib.parse import quote, urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datafusion import DataFrame, SessionContext
+from datafusion.plan import LogicalPlan
+
+#: A folder that is never listed: plans over it are made, never run.
+_NOWHERE = "/k2-flight-no-such-folder/"
+#: Schemas whose plan is kept: two per table (before and after a change).
+_MAX_TEMPLATES = 512
+#: Field numbers of datafusion.proto's LogicalPlanNode.listing_scan and ListingTableScanNode.paths.
+_LISTING_SCAN, _PATHS = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def empty_listing(schema: pa.Schema) -> DataFrame:
+    """A table of ``schema`` without files: plans are made over it and never run."""
+    context = SessionContext()
+    context.register_listing_table("files", _NOWHERE, file_extension=".parquet", schema=schema)
+    return context.table("files")
+
+
+def listing(context: SessionContext, schema: pa.Schema, paths: Sequence[str]) -> DataFrame:
+    """A scan of exactly these Parquet files.
+
+    Columns are matched by name; a column that a file lacks is null.
+
+    Args:
+        context: whose runtime (stores, caches of footers) will read.
+        schema: plain Arrow types; the scan's own schema.
+        paths: unescaped URIs (``%`` is a percent sign), as ``Lake.entries`` gives them; not empty.
+    """
+    plan = with_paths(_template(schema), [escaped(path) for path in paths])
+    return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
+
+
+def newest_first(entries: pa.Table) -> pa.Table:
+    """The entries with the newest commits in front: what LIMIT meets first."""
+    order = pc.sort_indices(entries, sort_keys=[("sequence_number", "descending")])
+    return entries.take(order)
+
+
+def escaped(path: str) -> str:
+    """An unescaped URI as the URL that the engine's object store expects."""
+    parts = urlsplit(path)
+    _, _, rest = path.partition("://")
+    return f"{parts.scheme}://{parts.netloc}{quote(rest[len(parts.netloc) :], safe='/')}"
+
+
+@lru_cache(maxsize=_MAX_TEMPLATES)
+def _template(schema: pa.Schema) -> bytes:
+    return bytes(empty_listing(schema).logical_plan().to_bytes())
+
+
+def with_paths(plan: bytes, paths: Sequence[str]) -> bytes:
+    """The serialised listing scan with another list of paths.
+
+    Raises:
+        ValueError: ``plan`` is not a listing scan (the engine's format has changed).
+    """
+    fields = list(_fields(plan))
+    scans = [raw for number, raw in fields if number == _LISTING_SCAN]
+    if len(scans) != 1:
+        raise ValueError("the plan is not one listing scan: the engine's plan format has changed")
+    _, start = _varint(scans[0], 0)
+    length, start = _varint(scans[0], start)
+    scan = scans[0][start : start + length]
+    kept = b"".join(raw for number, raw in _fields(scan) if number != _PATHS)
+    listed = b"".join(_bytes_field(_PATHS, path.encode()) for path in paths)
+    rest = b"".join(raw for number, raw in fields if number != _LISTING_SCAN)
+    return _bytes_field(_LISTING_SCAN, kept + listed) + rest
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Field number and raw bytes (key included) of every field of a protobuf message."""
+    at = 0
+    while at < len(message):
+        start = at
+        key, at = _varint(message, at)
+        wire = key & 7
+        if wire == _VARINT:
+            _, at = _varint(message, at)
+        elif wire == _BYTES:
+            length, at = _varint(message, at)
+            at += length
+        elif wire in {_FIXED32, _FIXED64}:
+            at += 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError("the plan is not a protobuf message")
+        yield key >> 3, message[start:at]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004  # the continuation bit
+            return value, at
+        shift += 7
+
+
+def _bytes_field(number: int, payload: bytes) -> bytes:
+    return _as_varint(number << 3 | _BYTES) + _as_varint(len(payload)) + payload
+
+
+def _as_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004  # seven bits a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

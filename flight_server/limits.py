@@ -1,0 +1,203 @@
+"""What one statement, and all of them together, may take: admission, deadlines, caps."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from flight_server.protocol.errors import DeadlineExceeded, Overloaded, ResourceExhausted
+from flight_server.sqltext import Bounds
+
+__all__ = ["Admission", "Deadline", "Limits", "Slot", "guard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings; names and units as in ``[limits]``.
+
+    Attributes:
+        statement_timeout_s: longest life of a statement, waiting for its turn included.
+        memory_bytes: memory pool shared by all running statements; sorts and aggregates spill.
+        spill_folder: where they spill to; None: the system's temporary folder.
+        spill_bytes: bound on what one statement spills.
+        concurrency: statements that run at the same time.
+        queue_wait_s: longest wait of a statement for its turn.
+        max_sql_bytes: longest statement, UTF-8 bytes.
+        max_operators: most operators in a statement.
+        max_depth: deepest nesting of brackets.
+        max_product_rows: largest estimated product of a join without an equality.
+        max_result_rows: rows that one statement may return; None: any number.
+        max_result_bytes: Arrow bytes that one statement may return; None: any number.
+        max_parameter_sets: rows of parameters that one statement may be executed with.
+        batch_bytes: largest batch on the wire; a single row that is larger travels alone.
+    """
+
+    statement_timeout_s: float = 300.0
+    memory_bytes: int = 2 * 1024**3
+    spill_folder: Path | None = None
+    spill_bytes: int = 16 * 1024**3
+    concurrency: int = 8
+    queue_wait_s: float = 30.0
+    max_sql_bytes: int = 64 * 1024
+    max_operators: int = 1000
+    max_depth: int = 50
+    max_product_rows: int = 1_000_000_000
+    max_result_rows: int | None = None
+    max_result_bytes: int | None = None
+    max_parameter_sets: int = 1000
+    batch_bytes: int = 2 * 1024 * 1024
+
+    def bounds(self) -> Bounds:
+        """What a statement's text may hold."""
+        return Bounds(self.max_sql_bytes, self.max_operators, self.max_depth)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment of the monotonic clock after which a statement has no right to run."""
+
+    at_s: float = math.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Self:
+        """``seconds`` from now; None: never."""
+        return cls(math.inf if seconds is None else time.monotonic() + seconds)
+
+    def earlier(self, other: Deadline) -> Deadline:
+        """Whichever comes first."""
+        return self if self.at_s <= other.at_s else other
+
+    def left_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.at_s - time.monotonic())
+
+    def check(self) -> None:
+        """Raises :exc:`DeadlineExceeded` once the moment has come."""
+        if time.monotonic() >= self.at_s:
+            raise self.error()
+
+    @staticmethod
+    def error() -> DeadlineExceeded:
+        """What a statement past its deadline ends with."""
+        return DeadlineExceeded(
+            "the statement ran into its time limit: ask for less, or raise "
+            "limits.statement_timeout_s"
+        )
+
+
+class Slot:
+    """The right to run one statement; a context manager, released once."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission: Admission | None = admission
+
+    def release(self) -> None:
+        """Gives the place to whoever has waited longest; idempotent."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission._release()  # noqa: SLF001  # a slot is a part of its admission
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Admission:
+    """Lets ``concurrency`` statements run at a time, first come first served, for any thread.
+
+    Invariant (under ``_lock``): ``_free > 0`` only while nobody waits.
+    """
+
+    def __init__(self, concurrency: int, queue_wait_s: float) -> None:
+        self._lock = threading.Lock()
+        self._free = concurrency
+        self._concurrency = concurrency
+        self._queue_wait_s = queue_wait_s
+        self._waiting: deque[threading.Event] = deque()
+
+    def enter(self, deadline: Deadline) -> Slot:
+        """A slot, as soon as there is one.
+
+        Raises:
+            Overloaded: no slot within ``queue_wait_s``.
+            DeadlineExceeded: the statement's own time ended first.
+        """
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return Slot(self)
+            turn = threading.Event()
+            self._waiting.append(turn)
+        if not turn.wait(min(self._queue_wait_s, deadline.left_s())):
+            with self._lock:
+                if not turn.is_set():
+                    self._waiting.remove(turn)
+                    raise self._refusal(deadline)
+        return Slot(self)
+
+    @property
+    def running(self) -> int:
+        """Slots in use."""
+        with self._lock:
+            return self._concurrency - self._free
+
+    @property
+    def waiting(self) -> int:
+        """Statements in the queue."""
+        with self._lock:
+            return len(self._waiting)
+
+    def _refusal(self, deadline: Deadline) -> Exception:
+        if deadline.left_s() == 0:
+            return deadline.error()
+        return Overloaded(
+            f"{self._concurrency} statements are running and this one has waited "
+            f"{self._queue_wait_s:g} s for its turn: try again, or raise limits.concurrency"
+        )
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
+
+
+def guard(
+    batches: Iterator[pa.RecordBatch], limits: Limits, deadline: Deadline
+) -> Iterator[pa.RecordBatch]:
+    """The same batches until a cap or the deadline is met.
+
+    Raises:
+        ResourceExhausted: more rows or bytes than the caps allow; nothing beyond them is sent.
+        DeadlineExceeded: the deadline passed between two batches.
+    """
+    rows = size = 0
+    for batch in batches:
+        deadline.check()
+        rows += batch.num_rows
+        size += batch.nbytes
+        if limits.max_result_rows is not None and rows > limits.max_result_rows:
+            raise ResourceExhausted(
+                f"the result has more than {limits.max_result_rows} rows "
+                "(limits.max_result_rows): aggregate, filter or add LIMIT"
+            )
+        if limits.max_result_bytes is not None and size > limits.max_result_bytes:
+            raise ResourceExhausted(
+                f"the result has more than {limits.max_result_bytes} bytes "
+                "(limits.max_result_bytes): aggregate, filter or ask for fewer columns"
+            )
+        yield batch
