@@ -26,7 +26,7 @@ from datafusion import DataFrame, SessionConfig, SessionContext
 
 from catalog.avro import RecordOf
 from catalog.errors import CatalogError, shorten
-from catalog.wire import NONCE_BYTES, block_schema, empty_value, with_type_names
+from catalog.wire import NONCE_BYTES, block_schema, empty_value, long_bytes, with_type_names
 
 #: Batch sizes per doubling: a chunk is filled up to the next one (at most 1/8 more records) so
 #: that the plans of all sizes can be kept.
@@ -110,7 +110,7 @@ class BlockReader:
             data = nonce.join(chain((b"",), values, filling))  # type: ignore[arg-type] # None raises
         except TypeError:
             return None
-        self._scratch.put(self._header, _long(size), _long(len(data)), data, _SYNC)
+        self._scratch.put(self._header, long_bytes(size), long_bytes(len(data)), data, _SYNC)
         try:
             batch = self._first_batch(size)
         finally:
@@ -177,19 +177,6 @@ def _fixed_bytes(column: pa.Array) -> memoryview:
 def _header(avro: dict[str, object]) -> bytes:
     """Source: Apache Avro 1.12 specification, "Object Container Files"."""
     text = json.dumps(avro).encode()
-    pairs = _bytes(b"avro.schema") + _bytes(text) + _bytes(b"avro.codec") + _bytes(b"null")
-    return b"Obj\x01" + _long(2) + pairs + _long(0) + _SYNC
-
-
-def _bytes(value: bytes) -> bytes:
-    return _long(len(value)) + value
-
-
-def _long(value: int) -> bytes:
-    """Zigzag and base 128, lowest group first; ``value`` ≥ 0."""
-    rest, out = value << 1, bytearray()
-    while rest > 0x7F:  # noqa: PLR2004 - seven bits
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
+    words = (b"avro.schema", text, b"avro.codec", b"null")
+    pairs = b"".join(long_bytes(len(word)) + word for word in words)
+    return b"Obj\x01" + long_bytes(2) + pairs + long_bytes(0) + _SYNC

@@ -151,15 +151,15 @@ class _Decimals:
             words = words[carrier.offset : carrier.offset + len(carrier)]
             low, high, limit = words[:, 0], words[:, 1], 10**self.digits
             one_word = high == low >> 63
-            return ~(one_word & (low < limit) & (low > -limit))
+            fits: Mask = one_word & (low < limit) & (low > -limit)
+            return ~fits
         unscaled = pa.Array.from_buffers(
             pa.decimal128(38, 0), len(carrier), carrier.buffers(), offset=carrier.offset
         )
         most = Decimal(10**self.digits - 1)
         bounds = [pa.scalar(b, pa.decimal128(38, 0)) for b in (most, most.copy_negate())]
         above, below = pc.greater(unscaled, bounds[0]), pc.less(unscaled, bounds[1])
-        mask: Mask = pc.or_(above, below).to_numpy(zero_copy_only=False)
-        return mask
+        return np.asarray(pc.or_(above, below), np.bool_)
 
 
 def _uuid_text(carrier: pa.Array) -> pa.Array:
@@ -188,6 +188,7 @@ class NullableColumn:
     path: str
 
     def convert(self, carrier: pa.Array) -> Converted:
+        """The declared array of one carrier."""
         codes = carrier.type_codes.to_numpy(zero_copy_only=True)
         offsets = carrier.offsets.to_numpy(zero_copy_only=True)
         present = codes == self.branch
@@ -220,6 +221,7 @@ class ListColumn:
     target: pa.DataType
 
     def convert(self, carrier: pa.Array) -> Converted:
+        """The declared array of one carrier."""
         array, faults = self.item(carrier.values)
         lists = pa.ListArray.from_arrays(carrier.offsets, array, type=self.target)
         return Converted(lists, _of_parents(faults, carrier.offsets))
@@ -233,6 +235,7 @@ class MapColumn:
     target: pa.DataType
 
     def convert(self, carrier: pa.Array) -> Converted:
+        """The declared array of one carrier."""
         array, faults = self.value(carrier.items)
         offsets, keys = carrier.offsets, carrier.keys
         kept = _last_of_each_key(offsets.to_numpy(), keys)
@@ -257,6 +260,7 @@ class RecordColumn:
     target: pa.DataType
 
     def convert(self, carrier: pa.Array) -> Converted:
+        """The declared array of one carrier."""
         columns = [carrier.field(i) for i in range(carrier.type.num_fields)]
         arrays, faults = convert_all(self.sources, columns, len(carrier))
         return Converted(pa.StructArray.from_arrays(arrays, fields=list(self.target)), faults)

@@ -54,6 +54,19 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a chunk became.
+
+    Attributes:
+        batch: the rows of the chunk minus its rejects, in its order, in the declared schema.
+        rejects: by row.
+    """
+
+    batch: pa.RecordBatch
+    rejects: tuple[Reject, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One partition's share of a segment: positions and rows, both half-open.
 

@@ -1,7 +1,8 @@
-"""How records are encoded: the schemas that the two readers are given, and the empty record.
+"""How records are encoded: the schema that the block reader is given, and the empty record.
 
-Both readers get names by position (``c0``, ``c1``, …; named types are numbered), so no name of a
-topic can disturb them, and hardly any logical types: what bytes *mean* is ``catalog.columns``'s.
+The reader gets names by position (``c0``, ``c1``, …; named types are numbered), so no name of a
+topic can disturb it, and no logical types but decimal: what values *mean* is
+``catalog.columns``'s.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def block_schema(record: RecordOf) -> dict[str, object]:
     branch in unions of two, and checks it in unions of three.
     """
     names = count()
-    body = _record(record, names, widen=True)
+    body = _record(record, names)
     prefix = [
         {"name": "nonce", "type": {"type": "fixed", "name": "k2_nonce", "size": NONCE_BYTES}},
         {"name": "frame", "type": {"type": "fixed", "name": "k2_frame", "size": FRAME_BYTES}},
@@ -40,11 +41,6 @@ def block_schema(record: RecordOf) -> dict[str, object]:
     fields = body["fields"]
     assert isinstance(fields, list)  # noqa: S101 - made a few lines below
     return {**body, "fields": [*prefix, *fields]}
-
-
-def strict_schema(record: RecordOf) -> dict[str, object]:
-    """The schema by which single records are read: unions as they are, no logical types."""
-    return _record(record, count(), widen=False)
 
 
 def empty_value(node: Node) -> bytes:
@@ -64,6 +60,16 @@ def empty_value(node: Node) -> bytes:
             return b"\0"
 
 
+def long_bytes(value: int) -> bytes:
+    """Avro's encoding of an integer of 64 bits: zigzag, then base 128 with the lowest first."""
+    rest, out = (value << 1) ^ (value >> 63), bytearray()
+    while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
 def with_type_names(schema: pa.Schema, avro: Mapping[str, object]) -> pa.Schema:
     """``schema`` with the metadata that the block reader puts on fields of named types.
 
@@ -81,34 +87,29 @@ def with_type_names(schema: pa.Schema, avro: Mapping[str, object]) -> pa.Schema:
     )
 
 
-def _record(record: RecordOf, names: Iterator[int], *, widen: bool) -> dict[str, object]:
+def _record(record: RecordOf, names: Iterator[int]) -> dict[str, object]:
     name = f"k2_{next(names)}"
-    fields = [
-        {"name": f"c{i}", "type": _type(f.node, names, widen=widen)}
-        for i, f in enumerate(record.fields)
-    ]
+    fields = [{"name": f"c{i}", "type": _type(f.node, names)} for i, f in enumerate(record.fields)]
     return {"type": "record", "name": name, "fields": fields}
 
 
-def _type(node: Node, names: Iterator[int], *, widen: bool) -> Json:
+def _type(node: Node, names: Iterator[int]) -> Json:
     match node:
         case RecordOf():
-            return _record(node, names, widen=widen)
+            return _record(node, names)
         case ListOf():
-            return {"type": "array", "items": _type(node.item, names, widen=widen)}
+            return {"type": "array", "items": _type(node.item, names)}
         case MapOf():
-            return {"type": "map", "values": _type(node.value, names, widen=widen)}
+            return {"type": "map", "values": _type(node.value, names)}
         case Nullable():
-            inner = _type(node.inner, names, widen=widen)
+            inner = _type(node.inner, names)
             pair: list[Json] = [inner, "null"] if node.branch == 0 else ["null", inner]
-            if widen:
-                pair.append("int" if inner == "boolean" else "boolean")
-            return pair
+            return [*pair, "int" if inner == "boolean" else "boolean"]
         case Leaf():
-            return _leaf(node, names, widen=widen)
+            return _leaf(node, names)
 
 
-def _leaf(leaf: Leaf, names: Iterator[int], *, widen: bool) -> Json:
+def _leaf(leaf: Leaf, names: Iterator[int]) -> Json:
     if leaf.wire == "enum":
         return "int"
     if leaf.wire != "fixed" and leaf.meaning != "decimal":
@@ -116,7 +117,7 @@ def _leaf(leaf: Leaf, names: Iterator[int], *, widen: bool) -> Json:
     json: dict[str, object] = {"type": leaf.wire}
     if leaf.wire == "fixed":
         json |= {"name": f"k2_{next(names)}", "size": leaf.size}
-    if leaf.meaning == "decimal" and widen:
+    if leaf.meaning == "decimal":
         json |= {"logicalType": "decimal", "precision": leaf.precision, "scale": leaf.scale}
     return json
 

@@ -1,0 +1,297 @@
+"""Payload chunk → record batch and rejects, at the speed of a block.
+
+A chunk is read as one block (``catalog.blocks``) of the schema that its first value names. If the
+nonces do not prove that every value is exactly one such record, the chunk is split by a vectorised
+compare of the frames, each schema's values are read as a block of their own, and only a block that
+is refused again is looked through record by record (``catalog.strict``). So no row is ever made of
+another record's bytes, and a bad record costs itself only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from catalog.avro import RecordField, RecordOf, parse_record
+from catalog.blocks import Block, BlockReader, Scratch
+from catalog.columns import Fault, convert_all
+from catalog.defaults import default_bytes
+from catalog.errors import CatalogError, SchemaChanged, SchemaRefused, SchemaUnknown
+from catalog.evolution import Resolver, Sources
+from catalog.faults import reach
+from catalog.records import Chunk, Decoded, Reject
+from catalog.registry import SchemaRegistry
+from catalog.schemas import OFFSET, PARTITION, TOPIC, DeclaredSchema, record_of
+from catalog.spec import TableSpec
+from catalog.strict import MalformedError, plain_record
+from catalog.wire import FRAME_BYTES
+
+__all__ = ["Decoded", "Decoder"]
+
+#: Schema ids that one chunk may ask the registry for in vain: random bytes would ask for each.
+_MAX_UNKNOWN_IDS = 8
+
+_Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """What is compiled for one schema id."""
+
+    record: RecordOf
+    frame: bytes
+    reader: BlockReader
+    sources: Sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """A record of a chunk that is no row."""
+
+    row: int
+    schema_id: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows that one schema's records became.
+
+    Attributes:
+        columns: the topic's columns of the declared schema.
+        rows: the chunk's row of each, ascending.
+    """
+
+    columns: list[pa.Array]
+    rows: _Rows
+    bad: tuple[_Bad, ...] = ()
+
+
+class Decoder:
+    """Decodes the chunks of one table; used by one thread at a time.
+
+    Holds one file in memory and what was compiled for the schema ids seen; nothing else survives
+    a call.
+    """
+
+    def __init__(self, declared: DeclaredSchema, registry: SchemaRegistry, spec: TableSpec) -> None:
+        self._declared = declared
+        self._registry = registry
+        self._spec = spec
+        self._record = record_of(declared, spec)
+        self._scratch = Scratch()
+        self._writers: dict[int, _Writer] = {}
+        self._writer(declared.schema_id)
+        # Whether the last chunk held several schemas: then the next one is split at once.
+        self._mixed = False
+
+    def decode(self, chunk: Chunk) -> Decoded:
+        """The chunk's rows, in its order, and its rejects, by row.
+
+        Raises:
+            SchemaChanged: a record's schema does not fit the declared one; the message names the
+                field and what to do. Nothing of the chunk is decoded.
+            RegistryUnavailable: a schema id could not be looked up in time.
+            CatalogError: the block reader failed for a reason that is not in the values.
+        """
+        reach("decode.before")
+        whole = None if self._mixed else self._whole(chunk.values)
+        decoded = self._assemble(chunk, [whole] if whole else self._parts(chunk.values))
+        reach("decode.after")
+        return decoded
+
+    def _whole(self, values: Sequence[bytes | None]) -> _Part | None:
+        """The chunk as one block; None if it is not one."""
+        frame = (values[0] or b"")[:FRAME_BYTES] if values else b""
+        if len(frame) < FRAME_BYTES or frame[0]:
+            return None
+        try:
+            writer = self._writer(int.from_bytes(frame[1:]))
+        except SchemaUnknown:
+            return None
+        block = writer.reader.read(values, writer.frame)
+        return self._part(writer, block, np.arange(len(values))) if block else None
+
+    def _parts(self, values: Sequence[bytes | None]) -> list[_Part]:
+        """The chunk split by schema id."""
+        ids, bad = _split(values)
+        known = [i for i in dict.fromkeys(ids.tolist()) if i >= 0]
+        self._mixed = len(known) > 1
+        parts, unknown = [_Part([], np.empty(0, np.int64), tuple(bad))], 0
+        for schema_id in known:
+            rows = np.flatnonzero(ids == schema_id)
+            writer = self._find(schema_id, ask=unknown < _MAX_UNKNOWN_IDS)
+            if isinstance(writer, str):
+                unknown += 1
+                refused = tuple(_Bad(row, schema_id, writer) for row in rows.tolist())
+                parts.append(_Part([], rows[:0], refused))
+            else:
+                chosen = [values[row] or b"" for row in rows.tolist()]
+                parts.append(self._group(writer, chosen, rows))
+        return parts
+
+    def _find(self, schema_id: int, *, ask: bool) -> _Writer | str:
+        """What is compiled for a schema id, or why nothing is."""
+        if not ask and schema_id not in self._writers:
+            return "unknown schema id (not looked up after too many others)"
+        try:
+            return self._writer(schema_id)
+        except SchemaUnknown as error:
+            return f"unknown schema id: {error}"
+
+    def _group(self, writer: _Writer, values: list[bytes], rows: _Rows) -> _Part:
+        """The records of one schema: as a block, else one by one."""
+        block = writer.reader.read(values, writer.frame)
+        if block is not None:
+            return self._part(writer, block, rows)
+        good, plain, bad = [], [], []
+        for row, value in zip(rows.tolist(), values, strict=True):
+            try:
+                plain.append(writer.frame + plain_record(writer.record, value[FRAME_BYTES:]))
+                good.append(row)
+            except MalformedError as error:
+                bad.append(_Bad(row, _schema_id(writer), str(error)))
+        block = writer.reader.read(plain, writer.frame)
+        if block is None:
+            raise CatalogError(
+                f"the block reader refuses {len(plain)} records of schema id {_schema_id(writer)} "
+                f"that are valid one by one"
+            )
+        part = self._part(writer, block, np.array(good, np.int64))
+        return replace(part, bad=(*bad, *part.bad))
+
+    def _part(self, writer: _Writer, block: Block, rows: _Rows) -> _Part:
+        """A block's carriers as declared columns, faulty rows taken out."""
+        arrays, faults = convert_all(writer.sources, list(block.columns), len(block.columns[0]))
+        arrays = [array.slice(0, block.rows) for array in arrays]
+        reasons = _reasons(faults, block.rows)
+        if not reasons:
+            return _Part(arrays, rows)
+        bad = tuple(_Bad(int(rows[i]), _schema_id(writer), why) for i, why in reasons.items())
+        good = np.ones(block.rows, np.bool_)
+        good[list(reasons)] = False
+        return _Part([array.filter(pa.array(good)) for array in arrays], rows[good], bad)
+
+    def _assemble(self, chunk: Chunk, parts: Sequence[_Part]) -> Decoded:
+        columns, rows = self._in_order([p for p in parts if len(p.rows)])
+        metadata = chunk.metadata
+        if len(rows) != metadata.num_rows:
+            metadata = metadata.take(pa.array(rows))
+        batch = pa.RecordBatch.from_arrays(
+            [*columns, *metadata.columns], schema=self._declared.arrow
+        )
+        bad = sorted((b for part in parts for b in part.bad), key=lambda b: b.row)
+        return Decoded(batch, tuple(_rejects(bad, chunk.metadata)))
+
+    def _in_order(self, parts: Sequence[_Part]) -> tuple[list[pa.Array], _Rows]:
+        """The parts' rows in the chunk's order."""
+        if len(parts) == 1:
+            return parts[0].columns, parts[0].rows
+        fields = list(self._declared.arrow)[: len(self._record.fields)]
+        if not parts:
+            return [pa.array([], field.type) for field in fields], np.empty(0, np.int64)
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows)
+        joined = (pa.concat_arrays([p.columns[i] for p in parts]) for i in range(len(fields)))
+        return [array.take(pa.array(order)) for array in joined], rows[order]
+
+    def _writer(self, schema_id: int) -> _Writer:
+        if schema_id not in self._writers:
+            self._writers[schema_id] = self._compile(schema_id)
+        return self._writers[schema_id]
+
+    def _compile(self, schema_id: int) -> _Writer:
+        declared = self._declared
+        if schema_id == declared.schema_id:
+            record = self._record
+        else:
+            try:
+                schema = self._registry.get(schema_id)
+                record = parse_record(schema, self._spec.timestamp_nanos)
+            except SchemaRefused as error:
+                raise SchemaChanged(
+                    f"records carry a schema that the table declared by id {declared.schema_id} "
+                    f"cannot hold: {error}"
+                ) from error
+        resolver = Resolver(schema_id, declared.schema_id, self._default)
+        return _Writer(
+            record=record,
+            frame=b"\0" + schema_id.to_bytes(FRAME_BYTES - 1),
+            sources=resolver.sources(record, self._record),
+            reader=BlockReader(record, self._scratch),
+        )
+
+    def _default(self, field: RecordField) -> pa.Array:
+        """A declared default: encoded, then decoded as if a writer had sent it."""
+        record, frame = RecordOf((field,)), bytes(FRAME_BYTES)
+        block = BlockReader(record, self._scratch).read([frame + default_bytes(field)], frame)
+        if block is None:
+            raise SchemaRefused(f"field {field.name!r}: the default is no value of its type")
+        declared_id = self._declared.schema_id
+        sources = Resolver(declared_id, declared_id, self._default).sources(record, record)
+        (array,), faults = convert_all(sources, list(block.columns), len(block.columns[0]))
+        if _reasons(faults, block.rows):
+            raise SchemaRefused(f"field {field.name!r}: the default is out of range")
+        return array.slice(0, 1)
+
+
+def _split(values: Sequence[bytes | None]) -> tuple[_Rows, list[_Bad]]:
+    """Per value its schema id, -1 where it has no frame; and why not."""
+    if not values:
+        return np.empty(0, np.int64), []
+    _, ends, data = pa.array(values, pa.large_binary()).buffers()
+    offsets = np.frombuffer(ends, np.int64)[: len(values) + 1]
+    framed = np.diff(offsets) >= FRAME_BYTES
+    ids = np.full(len(values), -1, np.int64)
+    if framed.any():
+        raw = np.frombuffer(data, np.uint8)
+        heads = raw[offsets[:-1][framed][:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
+        numbers = heads[:, 1] << 24 | heads[:, 2] << 16 | heads[:, 3] << 8 | heads[:, 4]
+        ids[framed] = np.where(heads[:, 0] == 0, numbers, -1)
+    return ids, [
+        _Bad(row, None, _unframed(values[row])) for row in np.flatnonzero(ids < 0).tolist()
+    ]
+
+
+def _unframed(value: bytes | None) -> str:
+    if value is None:
+        return "null value (a tombstone): the table has no row to delete by it"
+    if not value:
+        return "empty value"
+    if value[0]:
+        return f"the first byte is {value[0]}, not the 0 of a schema registry's frame"
+    return f"{len(value)} bytes are less than a frame"
+
+
+def _reasons(faults: Sequence[Fault], rows: int) -> dict[int, str]:
+    """Row → the first thing that is wrong with it; filling rows past ``rows`` do not count."""
+    reasons: dict[int, str] = {}
+    for fault in faults:
+        for row in np.flatnonzero(fault.bad[:rows]).tolist():
+            reasons.setdefault(row, fault.reason)
+    return reasons
+
+
+def _rejects(bad: Sequence[_Bad], metadata: pa.RecordBatch) -> Iterator[Reject]:
+    if not bad:
+        return
+    where = metadata.select([TOPIC, PARTITION, OFFSET]).take(
+        pa.array([b.row for b in bad], pa.int64())
+    )
+    for record, place in zip(bad, where.to_pylist(), strict=True):
+        yield Reject(
+            row=record.row,
+            topic=place[TOPIC],
+            partition=place[PARTITION],
+            offset=place[OFFSET],
+            schema_id=record.schema_id,
+            reason=record.reason,
+        )
+
+
+def _schema_id(writer: _Writer) -> int:
+    return int.from_bytes(writer.frame[1:])
