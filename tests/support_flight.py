@@ -32,18 +32,18 @@ NUMBERS = pa.table({"n": pa.array(range(5), pa.int64())})
 class Numbers(ReadOnlyBackend):
     """Knows one table and one statement."""
 
-    def plan(self, statement: Statement, call: Call) -> Planned:
+    def plan(self, statement: Statement, _call: Call) -> Planned:
         """``select n from numbers`` and nothing else."""
         if statement.query.rstrip("; ").lower() != "select n from numbers":
             raise InvalidArgument(f"I only know 'select n from numbers', not {statement.query!r}")
         return Planned(NUMBERS.schema, b"numbers")
 
-    def open(self, payload: bytes, call: Call) -> Rows:
+    def open(self, payload: bytes, _call: Call) -> Rows:
         """The rows."""
         assert payload == b"numbers"
         return Batches(NUMBERS.schema, iter(NUMBERS.to_batches()))
 
-    def tables(self, call: Call) -> list[TableEntry]:
+    def tables(self, _call: Call) -> list[TableEntry]:
         """The table."""
         return [TableEntry("lake", "demo", "numbers", "BASE TABLE", lambda: NUMBERS.schema)]
 
