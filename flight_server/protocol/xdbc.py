@@ -88,6 +88,7 @@ _TYPES = (
     _number("BIGINT", -5, 19),
     _number("BIGINT UNSIGNED", -5, 20, unsigned=True),
     _Type("VARBINARY", -3, _MAX_BYTES, quote="X'"),
+    _Type("BINARY", -2, _MAX_BYTES, quote="X'", params=("length",)),
     _Type("DECIMAL", 3, 38, params=("precision", "scale"), scale=(0, 38), radix=10, unsigned=False),
     _number("INTEGER", 4, 10),
     _number("INTEGER UNSIGNED", 4, 10, unsigned=True),
