@@ -28,6 +28,12 @@ def _ingest(arguments: Sequence[str]) -> int:
     return ingest_until(stop_on_signals(), *arguments)
 
 
+def _serve(arguments: Sequence[str]) -> int:
+    from flight_server.supervisor import child_specs, serve  # noqa: PLC0415  # see the module's text
+
+    return serve(child_specs(*arguments))
+
+
 def _broker(_arguments: Sequence[str]) -> int:
     from flight_server.demo.broker import broker_until  # noqa: PLC0415  # see the module's text
 
@@ -41,19 +47,19 @@ def _feed(arguments: Sequence[str]) -> int:
 
 
 ROLES: Mapping[str, Callable[[Sequence[str]], int]] = MappingProxyType(
-    {"server": _server, "ingest": _ingest, "broker": _broker, "feed": _feed}
+    {"server": _server, "ingest": _ingest, "serve": _serve, "broker": _broker, "feed": _feed}
 )
 
 
 def run(role: Callable[[], int]) -> int:
     """Runs a role, or a command of ours, and turns its typed end into words and an exit code."""
-    from flight_server.failures import exit_code_of, is_expected  # noqa: PLC0415  # see above
-
     try:
         return role()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
+        from flight_server.failures import exit_code_of, is_expected  # noqa: PLC0415  # see above
+
         if not is_expected(error):
             raise
         sys.stderr.write(f"k2: {error}\n")

@@ -34,6 +34,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         on_ready: Callable[[Mapping[str, object]], None] | None = None,
         stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
     ) -> None:
         lifeline, self._hold = os.pipe()
         self._news, ready = os.pipe()
@@ -47,6 +48,7 @@ class Child:
                 process_group=0,  # Ctrl-C reaches the parent alone: it ends its children in order
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
+                stderr=stderr,
             )
         except OSError:
             os.close(self._hold)

@@ -14,11 +14,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flight_server.exits import ExitCode
-from flight_server.lifeline import Child, stop_on_signals
+from flight_server.lifeline import Child, say_ready, stop_on_signals
 
 log = logging.getLogger("k2.supervisor")
 
@@ -63,17 +63,24 @@ class Keeper:
     """
 
     def __init__(
-        self, spec: ChildSpec, stop: threading.Event, *, backoff: Backoff, grace_s: float
+        self,
+        spec: ChildSpec,
+        stop: threading.Event,
+        on_ready: Callable[[], None],
+        *,
+        backoff: Backoff,
+        grace_s: float,
     ) -> None:
         self.spec = spec
         self.starts = 0
         #: The exit code with which the start failed for good.
         self.failure: int | None = None
         self._stop = stop
+        self._announce = on_ready
         self._backoff = backoff
         self._grace_s = grace_s
         self._child: Child | None = None
-        self._was_ready = False
+        self.ready = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"k2-keep-{spec.name}")
 
@@ -106,7 +113,7 @@ class Keeper:
             delay_s = self._backoff.next_delay(delay_s, ran_s)
             if self._stop.is_set():
                 return
-            if not self._was_ready and code in HOPELESS:
+            if not self.ready.is_set() and code in HOPELESS:
                 self.failure = code
                 self._stop.set()
                 return
@@ -135,7 +142,8 @@ class Keeper:
         return code
 
     def _on_ready(self, facts: Mapping[str, object]) -> None:
-        self._was_ready = True
+        self.ready.set()
+        self._announce()
         shown = " ".join(f"{key}={value}" for key, value in facts.items())
         log.info("child_ready child=%s %s", self.spec.name, shown)
 
@@ -152,14 +160,21 @@ class Supervisor:
         stop: threading.Event | None = None,
     ) -> None:
         self._stop = stop or threading.Event()
+        self._announcing = threading.Lock()
         self.keepers = tuple(
-            Keeper(spec, self._stop, backoff=backoff or Backoff(), grace_s=grace_s)
+            Keeper(spec, self._stop, self._announce, backoff=backoff or Backoff(), grace_s=grace_s)
             for spec in children
         )
 
     def stop(self) -> None:
         """Asks :meth:`run` to end; may be called from a signal handler."""
         self._stop.set()
+
+    def _announce(self) -> None:
+        """Tells our own parent, where there is one, when the last child has become ready."""
+        with self._announcing:
+            if all(keeper.ready.is_set() for keeper in self.keepers):
+                say_ready(children=len(self.keepers))
 
     def run(self) -> int:
         """Runs until :meth:`stop`, or until a start has failed for good; the exit code."""
