@@ -1,8 +1,10 @@
+"""The engine in a notebook: run the cells in Jupyter or VS Code."""
+
 # %% [markdown]
 # # The same engine without a server
 #
-# Run these cells in Jupyter or VS Code beside a `k2.toml` whose ingest is running. The server is not
-# needed: the live folder and the Iceberg catalog are read directly.
+# Run these cells beside a `k2.toml` whose ingest is running. The server is not needed: the live
+# folder and the Iceberg catalog are read directly.
 
 # %%
 import flight_server

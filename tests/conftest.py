@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support_kafka import Broker
 from support_stack import S3_KEY, S3_SECRET, Stack, StackUnavailable
 
 _FOLDER = "K2_TEST_STACK"
+# Tests draw the same examples every time; `make fuzz` and `make differential` draw new and more.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=5_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 _owned = pytest.StashKey[contextlib.ExitStack]()
 
 
