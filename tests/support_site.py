@@ -55,9 +55,7 @@ def logs(layout: Layout) -> str:
 
 
 @contextlib.contextmanager
-def connected(
-    layout: Layout, options: Mapping[str, str] | None = None
-) -> Iterator[flightsql.Cursor]:
+def connected(layout: Layout, **options: str) -> Iterator[flightsql.Cursor]:
     """A cursor, once the server answers; the connection is a session (cookies)."""
     cookies = {adbc_driver_flightsql.DatabaseOptions.WITH_COOKIE_MIDDLEWARE.value: "true"}
     limit = time.monotonic() + PATIENCE_S

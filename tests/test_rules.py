@@ -31,7 +31,7 @@ def cited(text: str) -> set[int]:
     return found
 
 
-def tests_of(path: Path) -> Iterator[tuple[str, set[int]]]:
+def citations_of(path: Path) -> Iterator[tuple[str, set[int]]]:
     """Every test function of a file with the rules its docstring cites.
 
     A citation of the module's or the class's docstring counts for no test: which one would it be?
@@ -45,7 +45,7 @@ def shown() -> dict[str, set[int]]:
     return {
         name: numbers
         for path in sorted((ROOT / "tests").glob("test_*.py"))
-        for name, numbers in tests_of(path)
+        for name, numbers in citations_of(path)
     }
 
 
