@@ -197,20 +197,34 @@ class Limits(Section):
         Path("k2-spill"), description="where sorts and aggregates spill to; emptied at start"
     )
     spill_bytes: Bytes = Field(
-        ByteSize(16 * 1024**3), description="bound on what all statements spill together"
+        ByteSize(16 * 1024**3), description="bound on what one statement spills"
     )
     concurrency: Count = Field(8, description="statements that run at the same time")
     queue_wait_s: Seconds = Field(
         30, description="longest wait of a statement for its turn, first come first served, seconds"
     )
-    max_sql_bytes: Bytes = Field(ByteSize(256 * 1024), description="longest statement, UTF-8 bytes")
+    max_sql_bytes: Bytes = Field(ByteSize(64 * 1024), description="longest statement, UTF-8 bytes")
     max_operators: Count = Field(
-        2000, description="most operators in one statement; long chains overflow the engine's stack"
+        1000, description="most operators in one statement; long chains overflow the engine's stack"
     )
+    max_depth: Count = Field(50, description="deepest nesting of brackets in one statement")
     max_product_rows: Count = Field(
         1_000_000_000,
         description="largest estimated product of a join without a condition (such joins cannot be "
         "cancelled)",
+    )
+    max_result_rows: Count | None = Field(
+        None, description="rows that one statement may return; any number by default"
+    )
+    max_result_bytes: Bytes | None = Field(
+        None, description="Arrow bytes that one statement may return; any number by default"
+    )
+    max_parameter_sets: Count = Field(
+        1000, description="rows of parameters that one statement may be executed with"
+    )
+    batch_bytes: Bytes = Field(
+        ByteSize(2 * 1024**2),
+        description="largest batch on the wire; some clients refuse more than 4 MiB",
     )
 
 
