@@ -231,7 +231,7 @@ def _open(name: str, properties: Mapping[str, str], timeout_s: float) -> Catalog
         if "py-catalog-impl" not in properties and CatalogType(kind) is CatalogType.REST:
             catalog: Catalog = TimedRestCatalog(name, timeout_s, properties)
         else:
-            catalog = load_catalog(name, **properties)
+            catalog = _load(name, properties)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise LakeUnavailable(
             f"opening the lake: the settings of {place(properties)} make no catalog "
@@ -239,6 +239,14 @@ def _open(name: str, properties: Mapping[str, str], timeout_s: float) -> Catalog
         ) from error
     catalog.list_namespaces()
     return catalog
+
+
+def _load(name: str, properties: Mapping[str, str]) -> Catalog:
+    """Pyiceberg's own loading, twice: two processes that create a SQL catalog's tables collide."""
+    try:
+        return load_catalog(name, **properties)
+    except SQLAlchemyError:
+        return load_catalog(name, **properties)
 
 
 def _probe(properties: Mapping[str, str], location: str) -> None:

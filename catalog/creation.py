@@ -20,6 +20,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
+from sqlalchemy.exc import IntegrityError
 
 from catalog.errors import Fenced, SpecRefused, shorten
 from catalog.iceberg_schema import (
@@ -78,7 +79,8 @@ def create_or_evolve(catalog: Catalog, spec: TableSpec, declared: pa.Schema) -> 
 def _create(catalog: Catalog, spec: TableSpec, schema: Schema) -> Table:
     levels = spec.name.namespace.split(".")
     for depth in range(1, len(levels) + 1):
-        with contextlib.suppress(NamespaceAlreadyExistsError):
+        # A SQL catalog looks first and inserts then: a race ends in its primary key.
+        with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
             catalog.create_namespace(tuple(levels[:depth]))
     return catalog.create_table(
         (*levels, spec.name.table),

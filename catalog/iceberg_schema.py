@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import ValidationError
+from pyiceberg.io.pyarrow import UnsupportedPyArrowTypeException
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
@@ -114,7 +116,7 @@ def iceberg_schema(declared: pa.Schema) -> Schema:
     """
     try:
         schema = assign_fresh_schema_ids(Catalog._convert_schema_if_needed(declared))  # noqa: SLF001 - what create_table itself calls
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UnsupportedPyArrowTypeException) as error:
         raise SpecRefused(f"the declared schema has no Iceberg form: {shorten(error)}") from error
     for mine, theirs in zip(declared, plain_schema(schema), strict=True):
         if not mine.equals(theirs):
@@ -188,7 +190,7 @@ def parse_partition(text: str) -> PartitionTerm:
     width = f"[{match['width']}]" if match["width"] else ""
     try:
         transform = parse_transform(f"{match['transform']}{width}")
-    except ValueError as error:
+    except ValidationError as error:
         raise _bad_partition(text) from error
     if isinstance(transform, UnknownTransform):
         raise _bad_partition(text)
