@@ -45,10 +45,10 @@ chaos: $(READY) ## kills by the hundred, every answer proven: make chaos ARGS="-
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 fuzz: $(READY) ## the generated tests, many more examples
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n $(WORKERS) -m fuzz $(ARGS)
+	K2_FUZZ=1 $(BIN)/pytest -n $(WORKERS) -m hypothesis $(ARGS)
 
 differential: $(READY) ## our answers against DuckDB's and fastavro's, many more statements
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n $(WORKERS) -m differential $(ARGS)
+	K2_FUZZ=1 $(BIN)/pytest -n $(WORKERS) -m differential $(ARGS)
 
 bench: $(READY) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)

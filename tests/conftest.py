@@ -18,7 +18,7 @@ _FOLDER = "K2_TEST_STACK"
 # Tests draw the same examples every time; `make fuzz` and `make differential` draw new and more.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=5_000, print_blob=True)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.load_profile("fuzz" if os.environ.get("K2_FUZZ") == "1" else "default")
 _owned = pytest.StashKey[contextlib.ExitStack]()
 
 

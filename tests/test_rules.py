@@ -18,7 +18,7 @@ LATER = {7, 8}
 def rules() -> dict[int, str]:
     """Rule → the tests that the table names for it."""
     part = DOC.split("<!-- rules -->")[1].split("<!-- /rules -->")[0]
-    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", part, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|.*\|([^|]*)\|$", part, re.MULTILINE)
     return {int(number): shown for number, shown in rows}
 
 
