@@ -1,4 +1,4 @@
-"""A log of known rows, and a lake that keeps its runs in memory, for the tests of the live table."""
+"""A log of known rows, and a lake that keeps its runs in memory, for tests of the live table."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class Log:
 
     @classmethod
     def random(cls, rng: random.Random, partitions: int, length: int) -> Log:
+        """Gaps in one offset of five."""
         offsets = {
             (TOPIC, p): [o for o in range(length) if rng.random() < 0.8] for p in range(partitions)
         }
@@ -87,6 +88,7 @@ class Log:
 
     @classmethod
     def full(cls, partitions: int, length: int) -> Log:
+        """Without a gap."""
         offsets = {(TOPIC, p): range(length) for p in range(partitions)}
         return cls(offsets, Offsets(dict.fromkeys(offsets, length)))
 
@@ -111,6 +113,8 @@ class Log:
 
 @dataclass(frozen=True)
 class MemoryHead:
+    """A head of :class:`MemoryLake`."""
+
     metadata_location: str
     table_uuid: str
     snapshot_id: int | None
@@ -119,63 +123,73 @@ class MemoryHead:
 
 @dataclass
 class MemoryLake:
-    """Runs in memory: a snapshot is the list of its rows' identities.
+    """Runs in memory: a snapshot is the table of its rows, which ``entries`` gives back.
 
-    Its entries are one row per data row, so that a version's runs can be read back.
+    Attributes:
+        gone: snapshots that are expired.
+        missing_files: snapshots whose manifests are gone.
+        asked: the questions that a real catalog would have been asked.
     """
 
     heads: dict[TableName, MemoryHead] = field(default_factory=dict)
-    rows: dict[int, list[Key]] = field(default_factory=dict)
+    rows: dict[int, pa.Table] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
-    asked: list[str] = field(default_factory=list)
     missing_files: set[int] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
 
-    def commit(self, name: TableName, keys: Sequence[Key]) -> MemoryHead:
+    def commit(self, name: TableName, batches: Sequence[pa.RecordBatch] = ()) -> MemoryHead:
+        """Appends rows as one snapshot, to a new table where there is none."""
         old = self.heads.get(name)
-        before = self.rows[old.snapshot_id] if old and old.snapshot_id is not None else []
+        added = pa.Table.from_batches(list(batches), SCHEMA)
+        before = [self.rows[old.snapshot_id]] if old and old.snapshot_id else []
         snapshot = len(self.rows) + 1
-        self.rows[snapshot] = [*before, *keys]
+        self.rows[snapshot] = pa.concat_tables([*before, added])
         uuid = old.table_uuid if old else f"uuid-{name}"
         self.heads[name] = MemoryHead(f"metadata-{snapshot}", uuid, snapshot)
         return self.heads[name]
 
-    def namespaces(self) -> list[str]:
+    def namespaces(self) -> list[str]:  # noqa: D102  # as in catalog.runs.Runs, so are all below
         self.asked.append("namespaces")
         return sorted({name.namespace for name in self.heads})
 
-    def tables(self, namespace: str) -> list[TableName]:
+    def tables(self, namespace: str) -> list[TableName]:  # noqa: D102
         return sorted(name for name in self.heads if name.namespace == namespace)
 
-    def head(self, name: TableName) -> MemoryHead:
+    def head(self, name: TableName) -> MemoryHead:  # noqa: D102
         self.asked.append("head")
         if name not in self.heads:
             raise TableNotFound(f"there is no table {name}")
         return self.heads[name]
 
-    def entries(
+    def entries(  # noqa: D102
         self,
         name: TableName,
         snapshot_id: int | None,
-        metadata_location: str,
-        schema_id: int | None = None,
+        metadata_location: str,  # noqa: ARG002  # the seam's
+        schema_id: int | None = None,  # noqa: ARG002
     ) -> pa.Table:
         if snapshot_id in self.gone:
             raise VersionGone(f"{name}: snapshot {snapshot_id} is expired")
         if snapshot_id in self.missing_files:
             raise FileMissing(f"{name}: a manifest is gone")
-        keys = self.rows[snapshot_id] if snapshot_id is not None else []
-        return pa.Table.from_batches([batch_of(keys)], SCHEMA)
+        return self.rows[snapshot_id] if snapshot_id else SCHEMA.empty_table()
 
-    def arrow_schema(
-        self, name: TableName, metadata_location: str, schema_id: int | None = None
+    def arrow_schema(  # noqa: D102
+        self,
+        name: TableName,  # noqa: ARG002
+        metadata_location: str,  # noqa: ARG002
+        schema_id: int | None = None,  # noqa: ARG002
     ) -> pa.Schema:
         return SCHEMA
 
-    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
+    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:  # noqa: ARG002, D102
         return pa.table({"snapshot_id": sorted(self.rows)})
 
-    def file_list(
-        self, name: TableName, snapshot_id: int | None, metadata_location: str
+    def file_list(  # noqa: D102
+        self,
+        name: TableName,  # noqa: ARG002
+        snapshot_id: int | None,  # noqa: ARG002
+        metadata_location: str,  # noqa: ARG002
     ) -> pa.Table:
         return pa.table({"path": ["data/1.parquet"]})
 
@@ -208,5 +222,5 @@ def answer(version: TableVersion) -> list[Key]:
 
 
 def at(*positions: int) -> Offsets:
-    """Positions of the test topic's partitions 0, 1, …"""
+    """Positions of the test topic's partitions, from 0 on."""
     return Offsets({(TOPIC, p): position for p, position in enumerate(positions)})

@@ -1,3 +1,4 @@
+import itertools
 import os
 import random
 import subprocess
@@ -44,10 +45,7 @@ def reader(tmp_path: Path) -> LiveReader:
 
 def written(writer: LiveWriter, log: Log, *steps: Offsets) -> list[Segment]:
     """Segments of the log from the first of the steps to the last."""
-    return [
-        writer.write(*log.chunk(first, next_))
-        for first, next_ in zip(steps, steps[1:], strict=False)
-    ]
+    return [writer.write(*log.chunk(first, next_)) for first, next_ in itertools.pairwise(steps)]
 
 
 # --- write ------------------------------------------------------------------------------------
@@ -266,7 +264,7 @@ def test_any_chunking_and_merging_gives_exactly_the_range(seed: int, tmp_path: P
     lost = live.pop(rng.randrange(len(live)))
     whole = all(p.first == p.next for p in lost.parts)
     try:
-        rows = keys_of(cut(live, Offsets(), log.ends, lambda s: reader._open(s)))
+        rows = keys_of(cut(live, Offsets(), log.ends, reader._open))
     except LogGap:
         assert not whole
     else:
@@ -431,9 +429,7 @@ def test_a_segment_that_is_listed_again_starts_its_grace_anew(
     assert files(tmp_path) == {one.file}
 
 
-def test_what_is_kept_stays_although_no_manifest_lists_it(
-    writer: LiveWriter, tmp_path: Path
-) -> None:
+def test_what_is_kept_stays_although_no_manifest_lists_it(writer: LiveWriter) -> None:
     """Rule 14: rows above the published positions are never dropped."""
     (one,) = written(writer, Log.full(1, 10), at(0), at(10))
     for now_s in (0, 100, 200):
