@@ -27,7 +27,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
 )
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
@@ -213,6 +213,19 @@ def commit(load: Callable[[], Table], intent: Intent, *, timeout_s: float) -> Ta
     raise attempt.failure() from attempt.last_error
 
 
+class _Base(Transaction):
+    """The table that one attempt builds on; nothing is ever staged in it.
+
+    pyiceberg's own copies the whole metadata, every snapshot in it, at each of a dozen looks:
+    0.65 s of a commit's 0.75 s at 300 snapshots, with the GIL held.
+    """
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The base as it was loaded."""
+        return self._table.metadata
+
+
 class _Attempt:
     """One commit's attempts: they share a snapshot id, and what is known of the earlier ones."""
 
@@ -269,11 +282,10 @@ class _Attempt:
     def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
         """The updates and requirements of one snapshot on top of this base."""
         summary = marker_to_summary(marker)
-        producer = (
-            table.transaction()
-            .update_snapshot(snapshot_properties=summary, branch=MAIN_BRANCH)
-            .fast_append()
-        )
+        base = _Base(table)
+        producer = base.update_snapshot(
+            snapshot_properties=summary, branch=MAIN_BRANCH
+        ).fast_append()
         self._snapshot_id = self._snapshot_id or producer.snapshot_id
         producer._snapshot_id = self._snapshot_id  # noqa: SLF001 - stable over all attempts
         for file in self._intent.staged.files if self._intent.staged else ():

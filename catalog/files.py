@@ -41,6 +41,9 @@ _EXACT = Context(prec=38)
 #: Whole snapshots whose concatenated table is kept; tickets need a few old ones.
 _MAX_SNAPSHOTS = 32
 
+#: A parsed manifest: table uuid, path, schema id, number of partition specs.
+_Key = tuple[str, str, int, int]
+
 _FIXED = (
     pa.field("path", pa.string(), nullable=False),
     pa.field("file_format", pa.string(), nullable=False),
@@ -85,7 +88,7 @@ class FileIndex:
 
     def __init__(self, max_entries: int = MAX_CACHED_ENTRIES) -> None:
         self._lock = threading.Lock()
-        self._manifests: LRUCache[tuple[str, str, int, int], pa.Table] = LRUCache(
+        self._manifests: LRUCache[_Key, pa.Table] = LRUCache(
             max_entries, getsizeof=lambda table: 1 + table.num_rows
         )
         self._snapshots: LRUCache[tuple[str, int, int, int], pa.Table] = LRUCache(_MAX_SNAPSHOTS)
@@ -119,19 +122,29 @@ class FileIndex:
         if deletes:
             removed = _Deletes(e for m in deletes for e in m.fetch_manifest_entry(io))
             return layout.table([e for m in data for e in m.fetch_manifest_entry(io)], removed)
-        parsed = [self._manifest(layout, uuid, manifest, io) for manifest in data]
-        return pa.concat_tables([layout.empty, *parsed]).combine_chunks()
-
-    def _manifest(self, layout: Layout, uuid: str, manifest: ManifestFile, io: FileIO) -> pa.Table:
-        key = (uuid, manifest.manifest_path, layout.schema_id, layout.specs)
+        keys = [(uuid, m.manifest_path, layout.schema_id, layout.specs) for m in data]
         with self._lock:
-            if (table := self._manifests.get(key)) is not None:
-                return table
-        table = layout.table(manifest.fetch_manifest_entry(io))
-        if table.num_rows < self._manifests.maxsize:
-            with self._lock:
-                self._manifests[key] = table
-        return table
+            known = {key: table for key in keys if (table := self._manifests.get(key)) is not None}
+        missing = [(k, m) for k, m in zip(keys, data, strict=True) if k not in known]
+        known |= self._parse(layout, missing, io)
+        return pa.concat_tables([layout.empty, *(known[key] for key in keys)]).combine_chunks()
+
+    def _parse(
+        self, layout: Layout, missing: Sequence[tuple[_Key, ManifestFile]], io: FileIO
+    ) -> dict[_Key, pa.Table]:
+        """One table for all of them, then a slice for each: arrays cost more than rows."""
+        groups = [(key, manifest.fetch_manifest_entry(io)) for key, manifest in missing]
+        whole = layout.table([entry for _, entries in groups for entry in entries])
+        parsed: dict[_Key, pa.Table] = {}
+        first = 0
+        for key, entries in groups:
+            parsed[key] = whole.slice(first, len(entries))
+            first += len(entries)
+        with self._lock:
+            for key, table in parsed.items():
+                if table.num_rows < self._manifests.maxsize:
+                    self._manifests[key] = table
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)
