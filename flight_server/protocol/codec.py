@@ -67,7 +67,10 @@ def decode_command(data: bytes) -> Message:
         MalformedMessage: the bytes are no message, or no command of Flight SQL.
         Unimplemented: a command of Flight SQL that this version of the protocol does not know.
     """
-    wrapped = _parse("google.protobuf.Any", data)
+    try:
+        wrapped = _parse("google.protobuf.Any", data)
+    except MalformedMessage as error:
+        raise _unknown_command("") from error
     name = wrapped.type_url.rpartition("/")[2]
     kind = COMMANDS.get(name)
     if kind is None:

@@ -30,7 +30,6 @@ from flight_server.protocol.backend import (
 )
 from flight_server.protocol.defaults import NoSessions
 from flight_server.protocol.errors import (
-    Cancelled,
     Internal,
     InvalidArgument,
     PermissionDenied,
@@ -136,12 +135,12 @@ def open_ticket(service: Service, command: messages.TicketStatementQuery, call: 
     """Open the plan in a ticket.
 
     Raises:
-        HandleRefused, StaleHandle, PermissionDenied: see ``handles.py``.
-        Cancelled: the ticket was cancelled.
+        HandleRefused, PermissionDenied: see ``handles.py``.
+        StaleHandle: the ticket has expired or was cancelled.
     """
     opened = _unseal_ticket(service, command.statement_handle, call)
     if opened.id in service.retired:
-        raise Cancelled("this ticket was cancelled")
+        raise StaleHandle("this ticket was cancelled; plan the statement again")
     (promised,) = _TICKET.unpack_from(opened.payload)
     rows = service.backend.open(opened.payload[_TICKET.size :], call)
     if _fingerprint(rows.schema) != promised:
@@ -345,7 +344,7 @@ def renew(service: Service, command: messages.RenewFlightEndpoint, call: Call) -
         raise InvalidArgument("only the ticket of a statement has a life that can be renewed")
     opened = _unseal_ticket(service, inner.statement_handle, call)
     if opened.id in service.retired:
-        raise Cancelled("this ticket was cancelled")
+        raise StaleHandle("this ticket was cancelled; plan the statement again")
     name, life_s = call.principal.name, service.facts.ticket_life_s
     sealed = service.sealer.seal(Purpose.TICKET, name, opened.payload, life_s, opened.id)
     ticket = codec.encode_command(messages.TicketStatementQuery(sealed))
