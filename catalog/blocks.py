@@ -124,10 +124,10 @@ class BlockReader:
         stream = self._plan(size).execute_stream()
         try:
             return next(stream).to_pyarrow()
-        except StopIteration:
-            return None
+        except StopIteration as error:
+            raise CatalogError("the block reader found no block") from error
         except Exception as error:
-            if "Arrow error" in str(error):
+            if "Arrow error" in str(error):  # all that it says about bytes; I/O is named otherwise
                 return None
             raise CatalogError(f"the block reader failed: {shorten(error)}") from error
         except BaseException as error:
