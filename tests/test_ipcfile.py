@@ -56,7 +56,12 @@ def batches(draw: st.DrawFn) -> pa.RecordBatch:
     return batch.slice(first, draw(st.integers(0, rows - first)))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+)
 @given(batch=batches())
 def test_any_batch_comes_back_as_it_was_with_aligned_buffers(
     batch: pa.RecordBatch, tmp_path: Path

@@ -19,7 +19,7 @@ def settle(live: list[Segment]) -> tuple[list[Segment], int]:
         assert tuple(live[start : start + len(group)]) == group, "only neighbours are merged"
         assert len(group) > 1
         total = sum(s.bytes for s in group)
-        assert total < 2 * LARGE_BYTES
+        assert total - group[-1].bytes < LARGE_BYTES, "a merge stops as soon as it is large"
         assert all(size_class(s) < LARGE for s in group)
         live[start : start + len(group)] = [segment(total, group[0].created_us)]
         written += total
@@ -37,6 +37,12 @@ def test_large_segments_are_left_alone() -> None:
     assert merge_due([segment(LARGE_BYTES, i) for i in range(100)]) == ()
 
 
+def test_a_merge_stops_as_soon_as_its_result_is_large() -> None:
+    """Also where many have gathered: no merge copies gigabytes."""
+    many = [segment(100 * 1024**2, i) for i in range(8)]
+    assert merge_due(many) == tuple(many[:2])
+
+
 def test_small_ones_between_large_ones_are_merged_although_they_are_few() -> None:
     small = [segment(1000, 1), segment(1000, 2)]
     large = segment(LARGE_BYTES, 3)
@@ -48,6 +54,7 @@ SIZES: dict[str, Callable[[random.Random], int]] = {
     "steady": lambda _: 60_000,
     "tiny": lambda _: 3_000,
     "large": lambda _: 10 * 1024**2,
+    "larger": lambda _: 31 * 1024**2,
     "mixed": lambda rng: int(3_000 * 10 ** (rng.random() * 4)),
     "bursts": lambda rng: 3_000 if rng.random() < 0.9 else 8 * 1024**2,
     "alternating": lambda rng: rng.choice([3_000, 600_000]),
