@@ -146,13 +146,14 @@ class LiveWriter:
 
         Raises:
             ValueError: E lies below C somewhere.
-            LogEndsEarly: E lies below the published one, of the same topics (rule 12).
+            LogEndsEarly: E lies below the published one, of the same table and topics (rule 12).
             OSError: the file cannot be written.
         """
         if not manifest.high.covers(manifest.committed):
             raise ValueError("a version ends at or after the positions of its snapshot")
         old = self._published
-        if old and old.topics == manifest.topics and not manifest.high.covers(old.high):
+        same = old and (old.table_uuid, old.topics) == (manifest.table_uuid, manifest.topics)
+        if old and same and not manifest.high.covers(old.high):
             behind = ", ".join(f"{t}[{p}]" for t, p in manifest.high.behind(old.high))
             raise LogEndsEarly(
                 f"{manifest.table}: {behind} would go back behind what was published"

@@ -1,0 +1,152 @@
+"""From the live table into history: when to flush, one fenced commit, and following the head."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catalog.errors import Fenced, LogGap, MarkerLost
+from catalog.faults import reach
+from catalog.heads import Head
+from catalog.lake import Lake, Staged
+from catalog.observer import Committed
+from catalog.offsets import Marker, Offsets
+from catalog.publication import Publication, Tail
+from catalog.segments import LiveWriter
+from catalog.spec import LiveSpec, TableSpec
+
+
+class StartAgain(Exception):
+    """The live table no longer continues the head: read the log again from the head's positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a flush works with.
+
+    Attributes:
+        verify: raises TopicRecreated unless the topics are who they were (rule 9).
+    """
+
+    spec: TableSpec
+    live: LiveSpec
+    lake: Lake
+    verify: Callable[[], None]
+
+
+class Flusher:
+    """Moves the tail into history and the manifest after the head. Belongs to one thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        writer: LiveWriter,
+        publication: Publication,
+        owner: Marker,
+    ) -> None:
+        """Binds the parts; the epoch and writer of ``owner``, the claim's marker, are ours."""
+        self._parts = parts
+        self._writer, self._publication = writer, publication
+        self._owner = owner
+        self._looked_s = time.monotonic()
+
+    def due(self, *, at_bound: bool, last: bool) -> bool:
+        """Whether the tail has to go: rows, bytes, age, the bound on live bytes, or a last flush.
+
+        Progress without rows counts by its age (rule 3).
+        """
+        now, spec = self._publication.unflushed(), self._parts.spec
+        if now.age_s is None:
+            return False
+        return (
+            now.rows >= spec.flush_rows
+            or now.bytes >= spec.flush_bytes
+            or now.age_s >= spec.flush_age_s
+            or at_bound
+            or last
+        )
+
+    def flush(self) -> Committed | None:
+        """Commits the tail as it is now; None if there was nothing, or another commit came first.
+
+        Order: files, the topics' identities, commit, manifest, trim (rules 4, 5, 9, 10).
+
+        Raises:
+            StartAgain: the tail does not continue the head (rule 4).
+            Fenced: another ingest owns the table now.
+            TopicRecreated, MarkerLost, TableNotFound: as they say.
+            Unavailable, CommitUnknown: try again; the recorded positions say what is missing.
+        """
+        began = time.monotonic()
+        tail = self._publication.begin_flush()
+        marker = self._marker(tail.head)
+        target = marker.positions.max(tail.high)
+        if target.same_as(marker.positions):
+            self._publication.flushed()
+            return None
+        try:
+            with self._publication.using(tail.segments):
+                staged = self._stage(tail, marker.positions, target)
+                self._parts.verify()
+                head = self._parts.lake.commit(
+                    self._parts.spec.name, staged, expected=marker, new=marker.moved_to(target)
+                )
+        except Fenced:
+            self.look()  # a late answer, the gc number, or another owner: the head says which
+            return None
+        reach("commit.before_publish")
+        self._follow(head)
+        self._publication.flushed()
+        self._publication.trim()
+        rows, size = (0, 0) if staged is None else (staged.rows, staged.bytes)
+        return Committed(rows, size, time.monotonic() - began)
+
+    def look_when_time(self) -> bool:
+        """:meth:`look`, if the last look is ``reload_s`` seconds old; whether it was."""
+        if time.monotonic() - self._looked_s < self._parts.live.reload_s:
+            return False
+        self.look()
+        return True
+
+    def look(self) -> None:
+        """Follows the head, whoever moved it, and trims (rule 13). Errors as :meth:`flush`."""
+        self._looked_s = time.monotonic()
+        self._follow(self._parts.lake.head(self._parts.spec.name))
+        self._publication.trim()
+
+    def _stage(self, tail: Tail, first: Offsets, target: Offsets) -> Staged | None:
+        """The rows of ``[first, target)`` as files; None where there is none (rules 3 and 4)."""
+        try:
+            batches = self._writer.read(tail.segments, first, target)
+        except LogGap as error:
+            raise StartAgain("the tail does not reach down to the recorded positions") from error
+        if not sum(batch.num_rows for batch in batches):
+            return None
+        return self._parts.lake.write_files(self._parts.spec.name, batches, self._parts.spec)
+
+    def _follow(self, head: Head) -> None:
+        self._looked_s = time.monotonic()
+        known = self._publication.head
+        if head.table_uuid != known.table_uuid:
+            raise StartAgain("the table was replaced by another of its name")
+        marker = self._marker(head)
+        if (marker.epoch, marker.writer) != (self._owner.epoch, self._owner.writer):
+            raise Fenced(
+                f"table {self._parts.spec.name} was taken over by another ingest (epoch "
+                f"{marker.epoch}, ours is {self._owner.epoch}): this one stops writing; run one "
+                "ingest per table"
+            )
+        if not marker.positions.covers(self._marker(known).positions):
+            raise StartAgain("the table went back to an older snapshot")
+        if head.metadata_location != known.metadata_location:
+            self._publication.move_head(head)
+            self._publication.publish()
+
+    def _marker(self, head: Head) -> Marker:
+        if head.marker is None:
+            raise MarkerLost(
+                f"table {self._parts.spec.name} records no Kafka positions any more: "
+                "feed the topic into a new table"
+            )
+        return head.marker

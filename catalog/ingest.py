@@ -1,0 +1,366 @@
+"""The ingest of a process: its tables, each with its own threads, and how they end.
+
+A table's threads *consume*, *decode* and *merge* are in ``catalog.tailing``; its own thread, here,
+flushes and follows the head. How a table ends, while the others go on:
+
+* a record or a schema that cannot become rows, or records that the log lost: reading ends. What was
+  read before is an exact prefix: it is flushed once more, because the log may not hold it for long,
+  and served; the head is still followed, nothing else runs.
+* every other typed error that no repetition mends (another topic, another owner, no positions): the
+  table ends at once. A fenced ingest does not claim again, or two would fight for ever.
+* what may mend (broker, registry or lake away) is tried again with growing pauses, and the manifest
+  says so; at the start it ends the process instead, within seconds.
+
+On a stop nothing is flushed: the log is replayed from the newest snapshot's positions.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from catalog.decode import Decoder
+from catalog.errors import (
+    CatalogError,
+    CommitUnknown,
+    LogEndsEarly,
+    LogGap,
+    PoisonRecord,
+    SchemaChanged,
+    SchemaRefused,
+    SchemaUnknown,
+    SpecRefused,
+    Unavailable,
+)
+from catalog.flush import Flusher, Parts, StartAgain
+from catalog.folderlock import FolderLock
+from catalog.kafka import TopicReader
+from catalog.lake import Lake
+from catalog.observer import Observer, Unobserved
+from catalog.offsets import Offsets
+from catalog.publication import Origin, Publication
+from catalog.registry import SchemaRegistry
+from catalog.schemas import DeclaredSchema, declare
+from catalog.segments import LiveWriter
+from catalog.spec import LiveSpec, TableName, TableSpec
+from catalog.tailing import RETRY_MAX_S, RETRY_S, Run, Tailing
+
+_log = logging.getLogger(__name__)
+
+#: Longest sleep of a table's own thread, in seconds: how late a flush by age may be.
+TICK_S = 0.25
+#: What ends reading alone: everything that was read before it is right.
+_READING_ENDS = (PoisonRecord, SchemaChanged, SchemaRefused, LogGap)
+#: What ends the process when it happens at the start: a setting is wrong or a service is away.
+_START_FAILS = (Unavailable, SpecRefused, SchemaRefused, SchemaUnknown)
+#: Container objects between two collections of the interpreter's garbage collector. Its default of
+#: 700 makes it walk all messages of a poll several times (0.9 instead of 2.1 µs a message).
+_GC_THRESHOLD = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the tables of one process share.
+
+    Attributes:
+        reader: makes a table's reader; it is closed by the table.
+        writer: a random id of this process (rule 5).
+    """
+
+    lake: Lake
+    registry: SchemaRegistry
+    reader: Callable[[TableSpec], TopicReader]
+    live: LiveSpec
+    observer: Observer = field(default_factory=Unobserved)
+    writer: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One reading of the log, ready to start."""
+
+    run: Run
+    flusher: Flusher
+    close: Callable[[], None]
+
+
+class TableIngest:
+    """One table: reads its topics into the live table and flushes that into history."""
+
+    def __init__(self, spec: TableSpec, sources: Sources) -> None:
+        self._spec = spec
+        self._sources = sources
+        self._opened: _Opened | None = None
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._reading_ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> TableName:
+        """The table."""
+        return self._spec.name
+
+    def open(self) -> None:
+        """Claims the table and finds its place in the log (rules 5, 9 and 12).
+
+        Raises:
+            SpecRefused, SchemaRefused, SchemaUnknown: the declaration does not fit.
+            Unavailable: broker, registry or lake did not answer.
+            LogLost, MarkerLost, Fenced, CommitUnknown: as they say; the manifest says so too.
+        """
+        with ExitStack() as stack:
+            declared = self._declare()
+            reader = self._sources.reader(self._spec)
+            stack.callback(reader.close)
+            self._opened = self._begin(declared, reader, stack)
+
+    def run(self, stop: threading.Event) -> CatalogError | None:
+        """Ingests until ``stop`` is set or the table ends; call :meth:`open` first.
+
+        Returns:
+            The typed error that ended the table, None if ``stop`` did.
+
+        Raises:
+            Exception: what is not typed (a full disk, a bug) ends the process.
+        """
+        pause_s = RETRY_S
+        while not stop.is_set() and not self._ended.is_set():
+            try:
+                if self._opened is None:
+                    self.open()
+                self._one_reading(stop)
+                pause_s = RETRY_S
+            except StartAgain as turn:
+                _log.warning("ingest_starts_again table=%s because=%s", self.name, turn)
+            except (Unavailable, CommitUnknown) as error:
+                _log.warning("ingest_trouble table=%s at=start error=%s", self.name, error)
+                self._sources.observer.troubled(self.name, error)
+            except CatalogError as error:
+                self._fail(error)
+                self._ended.set()
+            finally:
+                self.close()
+            if not self._ended.is_set():
+                stop.wait(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+        if self._failure is not None and not isinstance(self._failure, CatalogError):
+            raise self._failure
+        return self._failure
+
+    def _declare(self) -> DeclaredSchema:
+        spec, registry = self._spec, self._sources.registry
+        if spec.schema_id is not None:
+            return declare(registry.get(spec.schema_id), spec)
+        return declare(registry.latest(spec.subject or f"{spec.topics[0]}-value"), spec)
+
+    def _begin(self, declared: DeclaredSchema, reader: TopicReader, stack: ExitStack) -> _Opened:
+        spec, sources = self._spec, self._sources
+        topics = reader.identities()
+        starts, ends = reader.beginnings(), reader.ends()
+        head = sources.lake.ensure_table(spec, declared.arrow)
+        writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
+        origin = Origin(spec.name, topics, declared.schema_id, declared.arrow, ends)
+        publication = Publication(writer, origin, head)
+        with _said(publication):
+            head = sources.lake.claim(spec.name, topics, sources.writer, declared.schema_id, starts)
+            assert head.marker is not None  # noqa: S101 - what a claim is
+            publication.claimed(head)
+            if publication.held is not None and publication.held.topics == topics:
+                _refuse_short_log(publication.held.high, ends)
+            reader.assign(head.marker.positions)
+        publication.publish()
+        run = Run(
+            spec=spec,
+            live=sources.live,
+            topics=topics,
+            reader=reader,
+            decoder=Decoder(declared, sources.registry, spec),
+            writer=writer,
+            publication=publication,
+            observer=sources.observer,
+        )
+        parts = Parts(spec, sources.live, sources.lake, run.verify)
+        flusher = Flusher(parts, writer, publication, head.marker)
+        _log.info("ingest_begins table=%s epoch=%s", spec.name, head.marker.epoch)
+        return _Opened(run, flusher, stack.pop_all().close)
+
+    def _one_reading(self, stop: threading.Event) -> None:
+        opened = self._opened
+        assert opened is not None  # noqa: S101 - opened by run()
+        tailing = Tailing(opened.run, self._wake, self._fail)
+        try:
+            tailing.start()
+            self._flush_until(stop, opened, tailing)
+        finally:
+            tailing.join()
+
+    def _flush_until(self, stop: threading.Event, opened: _Opened, tailing: Tailing) -> None:
+        pause_s = RETRY_S
+        while not stop.is_set() and not self._ended.is_set():
+            self._wake.wait(TICK_S)
+            self._wake.clear()
+            last = self._reading_ended.is_set()
+            if last:
+                tailing.end()
+            try:
+                if opened.flusher.due(at_bound=tailing.paused, last=last):
+                    self._flush(opened)
+                elif not opened.flusher.look_when_time():
+                    continue
+            except (Unavailable, CommitUnknown) as error:
+                opened.run.troubled("lake", error)
+                stop.wait(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            except CatalogError as error:
+                self._fail(error)
+            else:
+                opened.run.recovered("lake")
+                pause_s = RETRY_S
+
+    def _flush(self, opened: _Opened) -> None:
+        committed = opened.flusher.flush()
+        if committed is None:
+            return
+        _log.info(
+            "flushed table=%s rows=%d bytes=%d seconds=%.3f",
+            self.name,
+            committed.rows,
+            committed.bytes,
+            committed.seconds,
+        )
+        self._sources.observer.committed(self.name, committed)
+        marker = opened.run.publication.head.marker
+        opened.run.reader.commit_monitor(Offsets() if marker is None else marker.positions)
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends the table, or its reading alone; the first error is the one that is told.
+
+        Called by any thread of the table.
+        """
+        with self._lock:
+            first = self._failure is None
+            self._failure = error if first else self._failure
+        if isinstance(error, CatalogError) and first:
+            if self._opened is not None:
+                self._opened.run.publication.stop(error)
+            _stopped(self.name, error, self._sources.observer)
+        if not isinstance(error, _READING_ENDS):
+            self._ended.set()
+        self._reading_ended.set()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Gives the reader back; idempotent."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+@contextmanager
+def _said(publication: Publication) -> Iterator[None]:
+    """What no repetition mends is published before it is raised."""
+    try:
+        yield
+    except _START_FAILS:
+        raise
+    except CommitUnknown:
+        raise
+    except CatalogError as error:
+        publication.stop(error)
+        raise
+
+
+def _refuse_short_log(published: Offsets, ends: Offsets) -> None:
+    for place in ends.behind(published):
+        raise LogEndsEarly(
+            f"{place[0]}[{place[1]}] ends at offset {ends.at(place)}, below position "
+            f"{published.at(place)} that was published: the broker lost records"
+        )
+
+
+def run_ingest(
+    specs: Sequence[TableSpec], sources: Sources, stop: threading.Event
+) -> Mapping[TableName, CatalogError]:
+    """Ingests all tables until ``stop`` is set; a table that stops does not end the others.
+
+    When every table has stopped the process stays, idle: starting it again mends nothing.
+
+    Args:
+        specs: the tables.
+        sources: what they share.
+        stop: set by a signal handler; set here, too, when something that is not typed ends a table.
+
+    Returns:
+        The error of each table that stopped by one.
+
+    Raises:
+        LiveFolderInUse: another ingest owns the live folder (rule 11).
+        SpecRefused, SchemaRefused, SchemaUnknown, Unavailable: at the start, within 10 seconds.
+        Exception: what is not typed (a full disk, a bug); all tables ended.
+    """
+    with FolderLock(sources.live.folder), _rare_collections(), ExitStack() as stack:
+        errors: dict[TableName, CatalogError] = {}
+        crashes: list[BaseException] = []
+        threads = []
+        for table in [TableIngest(spec, sources) for spec in specs]:
+            stack.callback(table.close)
+            try:
+                table.open()
+            except _START_FAILS:
+                raise
+            except CatalogError as error:
+                errors[table.name] = error
+                _stopped(table.name, error, sources.observer)
+                continue
+            life = partial(_live, table, stop, errors, crashes)
+            threads.append(threading.Thread(target=life, name=f"table {table.name}"))
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        for thread in threads:
+            thread.join()
+        if crashes:
+            raise crashes[0]
+        return errors
+
+
+def _live(
+    table: TableIngest,
+    stop: threading.Event,
+    errors: dict[TableName, CatalogError],
+    crashes: list[BaseException],
+) -> None:
+    try:
+        error = table.run(stop)
+    except BaseException as crash:  # noqa: BLE001 - raised again by run_ingest
+        crashes.append(crash)
+        stop.set()
+    else:
+        if error is not None:
+            errors[table.name] = error
+
+
+def _stopped(name: TableName, error: CatalogError, observer: Observer) -> None:
+    _log.error("ingest_stopped table=%s error=%s: %s", name, type(error).__name__, error)
+    observer.stopped(name, error)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """The garbage collector runs seldom, and leaves alone what is there already."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

@@ -1,0 +1,283 @@
+"""What a table's ingest publishes: the one state that its threads share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from catalog.errors import CatalogError
+from catalog.heads import Head
+from catalog.manifest import Manifest, State
+from catalog.offsets import Offsets, TopicIdentity
+from catalog.records import Segment
+from catalog.segments import LiveWriter
+from catalog.spec import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What does not change while an ingest of a table runs.
+
+    Attributes:
+        topics: their identities when it began, sorted by name.
+        schema_id: registry id of the declared schema.
+        ends: the log's ends when it began; the table is catching up until it has reached them.
+    """
+
+    name: TableName
+    topics: tuple[TopicIdentity, ...]
+    schema_id: int
+    arrow_schema: pa.Schema
+    ends: Offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The live table at one moment: ``segments`` cover [C, high) of every partition."""
+
+    head: Head
+    segments: tuple[Segment, ...]
+    high: Offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Unflushed:
+    """What a flush would take: rows, bytes (of Arrow), seconds since the oldest was read.
+
+    ``age_s`` is None where there is nothing; progress without rows has an age too (rule 3).
+    """
+
+    rows: int
+    bytes: int
+    age_s: float | None
+
+
+class Publication:
+    """The live table of one ingest run, and its manifest (docs/architecture.md rules 10, 12, 14).
+
+    Invariant, under ``_lock``: ``_segments`` are oldest first and cover, per partition and without
+    a hole, from C or below up to ``_high``; the manifest on disk is this state as it once was (or
+    the one that was found at the start, until this state has reached it); E never goes back.
+
+    Writers: the decoding thread extends, the merging thread replaces segments, the flushing thread
+    moves the head and trims, the consuming thread says when it pauses. Any of them publishes; what
+    one of them put in, each may publish, so rows come in only after their topic was verified.
+    """
+
+    def __init__(self, writer: LiveWriter, origin: Origin, head: Head) -> None:
+        previous = writer.previous()
+        same = previous is not None and previous.table_uuid == head.table_uuid
+        self._writer = writer
+        self._origin = origin
+        self._lock = threading.Lock()
+        self._head = head
+        self._segments: tuple[Segment, ...] = ()
+        self._high = self._committed()
+        self._watermarks = origin.ends
+        self._rows = self._bytes = 0
+        self._oldest_s: float | None = None
+        self._newer_s: float | None = None
+        self._in_use: list[tuple[Segment, ...]] = []
+        self._held = previous if same else None
+        self._sequence = previous.sequence if previous is not None else 0
+        self._caught_up = self._paused = False
+        self._stopped: CatalogError | None = None
+        self._troubles: dict[str, CatalogError] = {}
+
+    @property
+    def head(self) -> Head:
+        """The newest head of the table that this run knows."""
+        return self._head
+
+    @property
+    def held(self) -> Manifest | None:
+        """The manifest of an earlier run that this one has not reached yet (rule 12)."""
+        return self._held
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of all live segments."""
+        return sum(segment.bytes for segment in self._segments)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The live segments, oldest first."""
+        return self._segments
+
+    @property
+    def stopped(self) -> CatalogError | None:
+        """The error that stopped the table."""
+        return self._stopped
+
+    def claimed(self, head: Head) -> None:
+        """The table is ours from ``head`` on; the live table starts empty at its positions."""
+        with self._lock:
+            self._head = head
+            self._high = self._committed()
+
+    def extend(self, segment: Segment, watermarks: Offsets) -> None:
+        """Adds what was read next. Its topic's identity was verified after it was read (rule 9)."""
+        now = time.monotonic()
+        with self._lock:
+            self._segments = (*self._segments, segment)
+            moved = [((part.topic, part.partition), part.next) for part in segment.parts]
+            self._high = self._high.with_positions(moved)
+            self._watermarks = watermarks.max(self._high)
+            self._rows += segment.rows
+            self._bytes += segment.bytes
+            self._oldest_s = now if self._oldest_s is None else self._oldest_s
+            self._newer_s = now if self._newer_s is None else self._newer_s
+
+    def replace(self, inputs: Sequence[Segment], merged: Segment) -> None:
+        """Puts a merged segment in the place of its inputs.
+
+        Inputs that a moved head has dropped meanwhile do not matter: their rows lie below C. When
+        all are gone, so is the merged one.
+        """
+        gone = set(inputs)
+        with self._lock:
+            at = next((i for i, one in enumerate(self._segments) if one in gone), None)
+            if at is not None:
+                kept = [one for one in self._segments if one not in gone]
+                self._segments = (*kept[:at], merged, *kept[at:])
+
+    def move_head(self, head: Head) -> None:
+        """Follows the table (rules 10 and 13): segments wholly below its positions are dropped."""
+        with self._lock:
+            self._head = head
+            committed = self._committed()
+            self._high = self._high.max(committed)
+            self._segments = tuple(one for one in self._segments if _reaches(one, committed))
+            shares = [_share_above(one, committed) for one in self._segments]
+            self._rows = sum(rows for rows, _ in shares)
+            self._bytes = sum(size for _, size in shares)
+
+    def begin_flush(self) -> Tail:
+        """The live table now; ages count from here on for what comes later."""
+        with self._lock:
+            self._newer_s = None
+            return Tail(self._head, self._segments, self._high)
+
+    def flushed(self) -> None:
+        """What :meth:`begin_flush` gave is committed."""
+        with self._lock:
+            self._oldest_s = self._newer_s
+
+    def unflushed(self) -> Unflushed:
+        """What a flush would take now."""
+        with self._lock:
+            age_s = None if self._oldest_s is None else time.monotonic() - self._oldest_s
+            return Unflushed(self._rows, self._bytes, age_s)
+
+    def say_paused(self, *, paused: bool, watermarks: Offsets | None = None) -> None:
+        """Whether the consumer is paused; None leaves the watermarks as they are."""
+        with self._lock:
+            self._paused = paused
+            self._watermarks = (watermarks or self._watermarks).max(self._high)
+
+    def say_trouble(self, where: str, trouble: CatalogError | None) -> bool:
+        """What is being retried at ``where``, None when it is over; whether that is news."""
+        with self._lock:
+            news = str(trouble) != str(self._troubles.get(where))
+            self._troubles.pop(where, None)
+            if trouble is not None:
+                self._troubles[where] = trouble
+            return news
+
+    def stop(self, error: CatalogError) -> None:
+        """Publishes that ``error`` stopped the table, on top of the newest exact prefix."""
+        with self._lock:
+            self._stopped = self._stopped or error
+            if self._held is not None and not self._end().covers(self._held.high):
+                held = replace(self._held, sequence=self._held.sequence + 1)
+                self._write(held)
+                return
+        self.publish()
+
+    def publish(self) -> Manifest | None:
+        """Replaces the manifest; None while an earlier one reaches further (rules 10 and 12)."""
+        with self._lock:
+            end = self._end()
+            if self._held is not None and not end.covers(self._held.high):
+                return None
+            self._held = None
+            self._caught_up = self._caught_up or end.covers(self._origin.ends)
+            self._sequence += 1
+            manifest = Manifest(
+                table=self._origin.name,
+                table_uuid=self._head.table_uuid,
+                topics=self._origin.topics,
+                snapshot_id=self._head.snapshot_id,
+                metadata_location=self._head.metadata_location,
+                committed=self._committed(),
+                high=end,
+                watermarks=self._watermarks,
+                segments=self._segments,
+                schema_id=self._origin.schema_id,
+                arrow_schema=self._origin.arrow_schema,
+                published_us=time.time_ns() // 1000,
+                sequence=self._sequence,
+            )
+            return self._write(manifest)
+
+    @contextmanager
+    def using(self, segments: tuple[Segment, ...]) -> Iterator[None]:
+        """Keeps the files of ``segments`` from being trimmed meanwhile."""
+        with self._lock:
+            self._in_use.append(segments)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use.remove(segments)
+
+    def trim(self) -> int:
+        """Removes files that nobody needs any more (rule 14); returns the bytes freed."""
+        with self._lock:
+            keep = {*self._segments, *(one for used in self._in_use for one in used)}
+            if self._held is not None:
+                keep.update(self._held.segments)
+            return self._writer.trim(keep, time.monotonic())
+
+    def _write(self, manifest: Manifest) -> Manifest:
+        error = self._stopped or next(iter(self._troubles.values()), None)
+        said = replace(
+            manifest,
+            state=self._state(),
+            error_code=None if error is None else error.code,
+            error=None if error is None else f"{type(error).__name__}: {error}",
+        )
+        self._writer.publish(said)
+        return said
+
+    def _state(self) -> State:
+        if self._stopped is not None:
+            return "stopped"
+        if self._paused:
+            return "paused"
+        return "running" if self._caught_up else "catching_up"
+
+    def _committed(self) -> Offsets:
+        return Offsets() if self._head.marker is None else self._head.marker.positions
+
+    def _end(self) -> Offsets:
+        return self._committed().max(self._high)
+
+
+def _reaches(segment: Segment, committed: Offsets) -> bool:
+    return any(part.next > committed.at((part.topic, part.partition)) for part in segment.parts)
+
+
+def _share_above(segment: Segment, committed: Offsets) -> tuple[int, int]:
+    """Rows and bytes above C; a part that C cuts counts by its share of positions."""
+    rows = 0
+    for part in segment.parts:
+        above = part.next - max(part.first, committed.at((part.topic, part.partition)))
+        if above > 0:
+            rows += (part.row_next - part.row_first) * above // (part.next - part.first)
+    return rows, segment.bytes * rows // max(segment.rows, 1)

@@ -1,0 +1,295 @@
+"""From the log into the live table: the threads *consume*, *decode* and *merge* of one run.
+
+All three spend their time outside the interpreter's lock: in the client, in the block reader, in
+writing files. Under load chunks grow and publications are spaced, so a server beside us stutters
+no more than it must.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow.compute as pc
+
+from catalog.decode import Decoder
+from catalog.errors import (
+    CatalogError,
+    LogEndsEarly,
+    LogGap,
+    SpecRefused,
+    TopicRecreated,
+    Unavailable,
+)
+from catalog.faults import reach
+from catalog.kafka import TopicReader
+from catalog.observer import Observer
+from catalog.offsets import Offsets, TopicIdentity
+from catalog.publication import Publication
+from catalog.records import Chunk
+from catalog.rejects import apply_policy, rows_before
+from catalog.schemas import TIMESTAMP
+from catalog.segments import LiveWriter
+from catalog.spec import LiveSpec, TableSpec
+from catalog.tiers import merge_due
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Most records of one chunk: 20 ms of reading at full speed.
+CHUNK_ROWS = 20_000
+#: Longest wait of a poll, in seconds: how soon a thread sees that it has to end.
+POLL_S = 0.1
+#: Chunks between the consumer and the decoder: one that waits while another is decoded.
+QUEUE_CHUNKS = 2
+#: Least time between two publications while more chunks wait, in seconds.
+PUBLISH_S = 0.002
+#: A paused consumer goes on when the live bytes are below this share of their bound.
+RESUME_SHARE = 0.8
+#: First and longest pause between two tries of what is retriable, in seconds.
+RETRY_S, RETRY_MAX_S = 0.2, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The parts of one reading of the log, from the head's positions on.
+
+    Attributes:
+        topics: who the topics were when it began (rule 9).
+    """
+
+    spec: TableSpec
+    live: LiveSpec
+    topics: tuple[TopicIdentity, ...]
+    reader: TopicReader
+    decoder: Decoder
+    writer: LiveWriter
+    publication: Publication
+    observer: Observer
+
+    def verify(self) -> None:
+        """Asks the broker who the topics are now (rule 9).
+
+        Raises:
+            TopicRecreated: not who they were.
+            BrokerUnavailable, SpecRefused: no answer, or a topic is gone.
+        """
+        now = self.reader.identities()
+        if now != self.topics:
+            names = ", ".join(sorted({one.topic for one in {*now} ^ {*self.topics}}))
+            raise TopicRecreated(
+                f"topic {names} was deleted and created again while it was read, or its brokers "
+                "belong to another cluster now: its offsets mean other records; feed it into a "
+                "new table"
+            )
+
+    def troubled(self, where: str, trouble: CatalogError) -> None:
+        """Shows what is tried again."""
+        if self.publication.say_trouble(where, trouble):
+            _log.warning("ingest_trouble table=%s at=%s error=%s", self.spec.name, where, trouble)
+            self.observer.troubled(self.spec.name, trouble)
+            self.publication.publish()
+
+    def recovered(self, where: str) -> None:
+        """Shows that it is over."""
+        if self.publication.say_trouble(where, None):
+            _log.info("ingest_recovered table=%s at=%s", self.spec.name, where)
+            self.publication.publish()
+
+
+class Tailing:
+    """The three threads. ``failed`` is called, once per thread, with what ended it early.
+
+    Args:
+        run: the parts.
+        wake: set when a flush may be due.
+        failed: takes the error; called by the thread that failed.
+    """
+
+    def __init__(
+        self, run: Run, wake: threading.Event, failed: Callable[[BaseException], None]
+    ) -> None:
+        self._run = run
+        self._wake = wake
+        self._failed = failed
+        self._over = threading.Event()
+        self._merge = threading.Event()
+        self._chunks: queue.Queue[tuple[Chunk, Offsets]] = queue.Queue(QUEUE_CHUNKS)
+        self._verified = -1
+        self._published_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), name=f"{name} {run.spec.name}")
+            for name, body in (
+                ("consume", self._consume),
+                ("decode", self._decode),
+                ("merge", self._merge_when_due),
+            )
+        ]
+        self.paused = False
+
+    def start(self) -> None:
+        """Starts the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Tells the threads to end; they do after what they are at."""
+        self._over.set()
+        self._merge.set()
+
+    def join(self) -> None:
+        """Waits until they have."""
+        self.end()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        """A thread's whole life: what ends it early ends the run, never itself alone."""
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001 - handed to the table's own thread
+            self._failed(error)
+
+    def _consume(self) -> None:
+        run, looked_s = self._run, time.monotonic()
+        while not self._over.is_set():
+            self._keep_bound()
+            if time.monotonic() - looked_s >= run.live.reload_s:
+                self._retried("kafka", self._look_at_log)
+                looked_s = time.monotonic()
+            chunk = self._retried("kafka.poll", lambda: run.reader.poll(CHUNK_ROWS, POLL_S))
+            if chunk is not None:
+                self._hand_over((chunk, run.reader.watermarks))
+
+    def _hand_over(self, item: tuple[Chunk, Offsets]) -> None:
+        while not self._over.is_set():
+            try:
+                self._chunks.put(item, timeout=POLL_S)
+            except queue.Full:
+                continue
+            return
+
+    def _look_at_log(self) -> None:
+        """New partitions (rule 1); and while paused, how far the log has gone on."""
+        self._run.reader.discover()
+        if self.paused:
+            self._say_paused(self._run.reader.ends())
+
+    def _keep_bound(self) -> None:
+        """Pauses at the bound on live bytes, goes on well below it; drops nothing (rule 14)."""
+        bound, live_bytes = self._run.live.max_bytes, self._run.publication.live_bytes
+        if not self.paused and live_bytes >= bound:
+            self._run.reader.pause()
+            self.paused = True
+            self._say_paused(None)
+            self._wake.set()
+        elif self.paused and live_bytes < bound * RESUME_SHARE:
+            self._run.reader.resume()
+            self.paused = False
+            self._say_paused(None)
+
+    def _say_paused(self, watermarks: Offsets | None) -> None:
+        self._run.publication.say_paused(paused=self.paused, watermarks=watermarks)
+        self._run.publication.publish()
+
+    def _decode(self) -> None:
+        while not self._over.is_set():
+            try:
+                chunk, watermarks = self._chunks.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            newest_us = self._take(chunk, watermarks)
+            now = time.monotonic()
+            if self._chunks.empty() or now - self._published_s >= PUBLISH_S:
+                self._published_s = now
+                self._publish(newest_us)
+
+    def _take(self, chunk: Chunk, watermarks: Offsets) -> int | None:
+        """Makes a segment of a chunk; the newest Kafka timestamp in it.
+
+        Raises:
+            PoisonRecord: what came before it in each partition is published.
+            SchemaChanged, TopicRecreated: nothing of the chunk is.
+        """
+        run = self._run
+        decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
+        if decoded is None:
+            return None
+        batch, ranges = rows_before(chunk, decoded)
+        if not self._same_topics():
+            return None
+        newest_us: int | None = None
+        if ranges:
+            segment = run.writer.write(batch, ranges)
+            run.publication.extend(segment, watermarks)
+            newest_us = pc.max(batch.column(TIMESTAMP).cast("int64")).as_py()
+            run.observer.consumed(run.spec.name, segment.rows, segment.bytes)
+            self._merge.set()
+        if decoded.rejects:
+            self._publish(newest_us)
+            apply_policy(decoded.rejects, run.spec)
+        return newest_us
+
+    def _publish(self, newest_us: int | None) -> None:
+        manifest = self._run.publication.publish()
+        if manifest is not None:
+            self._run.observer.published(self._run.spec.name, manifest, newest_us)
+        self._wake.set()
+
+    def _same_topics(self) -> bool:
+        """Verifies identities if a connection or metadata changed since (rule 9); False: ended."""
+        changes = self._run.reader.changes
+        if changes != self._verified:
+            self._retried("kafka.identity", self._run.verify)
+            self._verified = changes
+        return not self._over.is_set()
+
+    def _merge_when_due(self) -> None:
+        run = self._run
+        while not self._over.is_set():
+            group = merge_due(run.publication.segments)
+            if not group:
+                self._merge.wait()
+                self._merge.clear()
+                continue
+            with run.publication.using(group):
+                run.publication.replace(group, run.writer.merge(group))
+                run.publication.publish()
+            reach("merge.published")
+
+    def _retried(self, where: str, request: Callable[[], _T]) -> _T | None:
+        """The answer of a request that is tried until it succeeds; None when the run is over.
+
+        Raises:
+            CatalogError: what no repetition mends.
+        """
+        pause_s = RETRY_S
+        while not self._over.is_set():
+            try:
+                answer = request()
+            except (Unavailable, SpecRefused) as error:  # SpecRefused: the topic is gone just now
+                self._run.troubled(where, error)
+                self._over.wait(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            except (LogGap, LogEndsEarly) as error:
+                raise self._explained(error) from error
+            else:
+                self._run.recovered(where)
+                return answer
+        return None
+
+    def _explained(self, error: CatalogError) -> CatalogError:
+        """A log that lost records may be another log: then that is what to say."""
+        try:
+            self._run.verify()
+        except TopicRecreated as recreated:
+            return recreated
+        except (Unavailable, SpecRefused):
+            return error
+        return error
