@@ -182,8 +182,8 @@ class Lake:
             LakeUnavailable: the catalog or the store failed; what was written is left behind for
                 orphan removal.
         """
-        rows = batches if isinstance(batches, pa.Table) else pa.Table.from_batches(batches)
         table = self._load(name)
+        rows = batches if isinstance(batches, pa.Table) else _table(batches, table)
         marker = recorded_marker(table.metadata)
         with lake_errors(f"writing rows of {name}"):
             written = list(data_files.write_files(table.metadata, table.io, rows, spec))
@@ -363,3 +363,7 @@ class Lake:
         with lake_errors(f"loading table {name}"):
             table = self._catalog.load_table((*name.namespace.split("."), name.table))
         return self._versions.remember(name, table)
+
+
+def _table(batches: Sequence[pa.RecordBatch], table: Table) -> pa.Table:
+    return pa.Table.from_batches(batches, None if batches else plain_schema(table.schema()))
