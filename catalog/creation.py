@@ -45,6 +45,11 @@ DEFAULT_PROPERTIES = {
     # older than 100 commits is answered from the newest file, which still names the snapshot.
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "100",
+    # Rule 15, for other tools' expiry (ours does not exist yet): snapshots by number, because an
+    # old snapshot may have been the head until a moment ago. A ticket's life and the longest
+    # statement are fifteen minutes together: 100 commits, at nine seconds each.
+    "history.expire.min-snapshots-to-keep": "100",
+    "history.expire.max-snapshot-age-ms": str(5 * 24 * 3600 * 1000),
     # For other tools' commits beside our frequent ones; our own loop (commits.py) reads none.
     "commit.retry.num-retries": "10",
 }
