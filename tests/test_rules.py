@@ -25,8 +25,8 @@ def rules() -> dict[int, str]:
 def cited(text: str) -> set[int]:
     """The rules that a docstring cites: ``Rule 16: …``, ``Rules 4, 5 and 6: …``, ``Rules 4-6``."""
     found: set[int] = set()
-    for match in re.finditer(r"[Rr]ules? ((?:\d+(?:(?:-|, | and )(?=\d))?)+)", text):
-        for first, last in re.findall(r"(\d+)(?:-(\d+))?", match[1]):
+    for match in re.finditer(r"[Rr]ules? ((?:\d+(?:(?:-| to |, | and )(?=\d))?)+)", text):
+        for first, last in re.findall(r"(\d+)(?:(?:-| to )(\d+))?", match[1]):
             found |= set(range(int(first), int(last or first) + 1))
     return found
 
@@ -70,5 +70,6 @@ def test_the_document_names_tests_that_exist_and_cite_the_rule(rule: int) -> Non
 def test_citations_are_read() -> None:
     assert cited("Rule 16: a cut") == {16}
     assert cited("Rules 4-6 and more") == {4, 5, 6}
+    assert cited("Rules 2, 4 to 6 and 9: more") == {2, 4, 5, 6, 9}
     assert cited("see rules 1, 2 and 20: x") == {1, 2, 20}
     assert cited("the rule of 3") == set()
