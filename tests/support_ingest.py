@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import fastavro
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.catalog import load_catalog
 
 from catalog.errors import CatalogError
@@ -62,21 +60,26 @@ class Watching:
     rows: int = 0
 
     def consumed(self, table: TableName, rows: int, size_bytes: int) -> None:
+        """Counts rows."""
         del table, size_bytes
         self.rows += rows
 
     def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:
+        """Is not of interest."""
         del table, manifest, newest_us
 
     def committed(self, table: TableName, committed: Committed) -> None:
+        """Is kept."""
         del table
         self.commits.append(committed)
 
     def troubled(self, table: TableName, trouble: CatalogError) -> None:
+        """Is kept."""
         del table
         self.troubles.append(trouble)
 
     def stopped(self, table: TableName, error: CatalogError) -> None:
+        """Is kept."""
         self.stops[table] = error
 
 
@@ -96,7 +99,8 @@ class World:
         (schemas / f"{SCHEMA_ID}.avsc").write_text(json.dumps(SCHEMA))
         options = {"grace_s": 1.0, "reload_s": 0.2, **live}
         spec = LiveSpec(folder / "live", **options)  # type: ignore[arg-type] # floats for ints
-        return cls(folder, dict(kafka), spec)
+        # The mock cluster answers a fetch when its wait is over, not when a record comes.
+        return cls(folder, {**kafka, "fetch.wait.max.ms": "20"}, spec)
 
     @property
     def properties(self) -> dict[str, str]:
@@ -159,7 +163,7 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> list[Row]:
 
 
 def reached(topic: str, *ends: int) -> Callable[[Manifest], bool]:
-    """Whether a version reaches these ends of partitions 0, 1, …"""
+    """Whether a version reaches these ends of partitions 0, 1 and so on."""
     wanted = Offsets({(topic, partition): end for partition, end in enumerate(ends)})
     return lambda manifest: manifest.high.covers(wanted)
 
@@ -197,7 +201,7 @@ def running(sources: Sources, *specs: TableSpec) -> Iterator[Running]:
         except BaseException as error:  # noqa: BLE001 - raised in the test's thread
             it.crash = error
 
-    it.thread = threading.Thread(target=partial(body))
+    it.thread = threading.Thread(target=body)
     it.thread.start()
     try:
         yield it
@@ -217,8 +221,3 @@ def assert_exact(rows: list[Row], sent: Mapping[int, list[tuple[int, int]]], end
         if offset < below.get(partition, 0)
     )
     assert rows == wanted
-
-
-def newest(batch: pa.RecordBatch) -> object:
-    """The youngest Kafka timestamp of a batch."""
-    return pc.max(batch.column("_kafka_timestamp")).as_py()
