@@ -17,23 +17,26 @@ import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
-#: A folder that is never listed: plans over it are made, never run.
-_NOWHERE = "/k2-flight-no-such-folder/"
+#: A place in a store that does not exist: plans are made over it, and running one fails loudly
+#: (an empty folder would answer without rows).
+_NOWHERE = "k2none://nowhere/"
 #: Schemas whose plan is kept: two per table (before and after a change).
 _MAX_TEMPLATES = 512
-#: Field numbers of datafusion.proto's LogicalPlanNode.listing_scan and ListingTableScanNode.paths.
-_LISTING_SCAN, _PATHS = 1, 2
+#: Field numbers of datafusion.proto: LogicalPlanNode.listing_scan; ListingTableScanNode.paths and
+#: .table_name; TableReference.bare and its name.
+_LISTING_SCAN, _PATHS, _TABLE_NAME, _BARE, _BARE_NAME = 1, 2, 14, 1, 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def empty_listing(schema: pa.Schema) -> DataFrame:
-    """A table of ``schema`` without files: plans are made over it and never run."""
-    context = SessionContext()
+def empty_listing(schema: pa.Schema, context: SessionContext) -> DataFrame:
+    """Registers ``files``, a table of ``schema`` without files: for plans that are never run."""
     context.register_listing_table("files", _NOWHERE, file_extension=".parquet", schema=schema)
     return context.table("files")
 
 
-def listing(context: SessionContext, schema: pa.Schema, paths: Sequence[str]) -> DataFrame:
+def listing(
+    context: SessionContext, schema: pa.Schema, paths: Sequence[str], name: str = "files"
+) -> DataFrame:
     """A scan of exactly these Parquet files.
 
     Columns are matched by name; a column that a file lacks is null.
@@ -42,8 +45,9 @@ def listing(context: SessionContext, schema: pa.Schema, paths: Sequence[str]) ->
         context: whose runtime (stores, caches of footers) will read.
         schema: plain Arrow types; the scan's own schema.
         paths: unescaped URIs (``%`` is a percent sign), as ``Lake.entries`` gives them; not empty.
+        name: what plans call the scan.
     """
-    plan = with_paths(_template(schema), [escaped(path) for path in paths])
+    plan = with_paths(_template(schema), [escaped(path) for path in paths], name)
     return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
 
 
@@ -62,11 +66,11 @@ def escaped(path: str) -> str:
 
 @lru_cache(maxsize=_MAX_TEMPLATES)
 def _template(schema: pa.Schema) -> bytes:
-    return bytes(empty_listing(schema).logical_plan().to_bytes())
+    return bytes(empty_listing(schema, SessionContext()).logical_plan().to_bytes())
 
 
-def with_paths(plan: bytes, paths: Sequence[str]) -> bytes:
-    """The serialised listing scan with another list of paths.
+def with_paths(plan: bytes, paths: Sequence[str], name: str = "files") -> bytes:
+    """The serialised listing scan with another list of paths, and another name.
 
     Raises:
         ValueError: ``plan`` is not a listing scan (the engine's format has changed).
@@ -78,10 +82,12 @@ def with_paths(plan: bytes, paths: Sequence[str]) -> bytes:
     _, start = _varint(scans[0], 0)
     length, start = _varint(scans[0], start)
     scan = scans[0][start : start + length]
-    kept = b"".join(raw for number, raw in _fields(scan) if number != _PATHS)
+    replaced = {_PATHS, _TABLE_NAME}
+    kept = b"".join(raw for number, raw in _fields(scan) if number not in replaced)
     listed = b"".join(_bytes_field(_PATHS, path.encode()) for path in paths)
+    bare = _bytes_field(_BARE, _bytes_field(_BARE_NAME, name.encode()))
     rest = b"".join(raw for number, raw in fields if number != _LISTING_SCAN)
-    return _bytes_field(_LISTING_SCAN, kept + listed) + rest
+    return _bytes_field(_LISTING_SCAN, kept + listed + _bytes_field(_TABLE_NAME, bare)) + rest
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -49,6 +49,7 @@ class SqlText:
         rewritten: with ``$1``, ``$2``, … in the place of each ``?``.
         parameters: how many parameters it has.
         kind: "query" or "explain" (:func:`read` refuses the others).
+        first: the leading keyword, lower case.
         words: every identifier and keyword, lower case.
         shifts: (offset in ``rewritten``, characters to subtract) where a rewriting moved the text.
     """
@@ -57,6 +58,7 @@ class SqlText:
     rewritten: str
     parameters: int
     kind: Kind
+    first: str
     words: frozenset[str]
     shifts: tuple[tuple[int, int], ...] = ()
 
@@ -182,7 +184,8 @@ def read(sql: str, bounds: Bounds) -> SqlText:
     check_growth(tokens)
     rewritten, count, shifts = _number_parameters(sql, tokens)
     words = frozenset(token.name for token in tokens if token.kind in {"word", "quoted"})
-    return SqlText(sql, rewritten, count, kind, words, shifts)
+    first = next((token.name for token in tokens if token.kind == "word"), "")
+    return SqlText(sql, rewritten, count, kind, first, words, shifts)
 
 
 def kind_of(tokens: Sequence[Token]) -> Kind:

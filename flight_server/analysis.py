@@ -1,0 +1,109 @@
+"""What a planned statement reads: walked from DataFusion's own logical plan.
+
+The plan is the authority on which tables and filters a statement has, and the second wall behind
+the text rules: a node that is not on the list is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from datafusion.plan import LogicalPlan
+
+from flight_server.names import Reference, Scope
+from flight_server.protocol.errors import Unimplemented
+
+#: Nodes of a statement that only reads.
+ALLOWED = frozenset(
+    {
+        *("Aggregate", "Analyze", "DescribeTable", "Distinct", "EmptyRelation", "Explain"),
+        *("Filter", "Join", "Limit", "Projection", "RecursiveQuery", "Repartition", "Sort"),
+        *("Subquery", "SubqueryAlias", "TableScan", "Union", "Unnest", "Values", "WindowExpr"),
+    }
+)
+
+#: Joins without an equality, as the plan's text shows them.
+_UNBOUND_JOIN = re.compile(r"^\s*(?:Cross Join:|\w+ Join:\s+(?:Filter:|$))", re.MULTILINE)
+_SCAN_LINE = re.compile(r"^\s*TableScan: ", re.MULTILINE)
+#: Words whose value differs from one planning to the next.
+CLOCK_WORDS = frozenset(
+    {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "today"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What an optimized plan scans.
+
+    Attributes:
+        scans: reference → per scan its pushed filters; None: some scans hide in sub-queries that
+            the plan does not show, so nothing may be pruned.
+        unbound_join: some join has no equality.
+    """
+
+    scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
+    unbound_join: bool
+
+    def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
+        """The scans of one reference; None: unknown; empty: it is not read."""
+        return None if self.scans is None else self.scans.get(at, ())
+
+
+def require_reading(plan: LogicalPlan) -> None:
+    """The second wall against statements that write.
+
+    Raises:
+        Unimplemented: the plan has a node that no reading statement has.
+    """
+    for node in _walk(plan):
+        kind = type(_variant(node)).__name__
+        if kind not in ALLOWED:
+            raise Unimplemented(f"statements with a {kind} step are not offered")
+
+
+def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
+    """What an optimized plan reads, reference by reference."""
+    scans: dict[Reference, list[tuple[Any, ...]]] = {}
+    for schema, name, filters in _scans(plan):
+        scans.setdefault(scope.reference(schema, name), []).append(filters)
+    text = plan.display_indent()
+    hidden = len(_SCAN_LINE.findall(text)) != sum(map(len, scans.values()))
+    return Reads(
+        None if hidden else MappingProxyType({at: tuple(found) for at, found in scans.items()}),
+        bool(_UNBOUND_JOIN.search(text)),
+    )
+
+
+def scans_by_label(plan: LogicalPlan) -> Mapping[str, list[tuple[Any, ...]]] | None:
+    """Label of each scan in an optimized plan → its pushed filters; None: some scans hide."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for _, name, filters in _scans(plan):
+        found.setdefault(name, []).append(filters)
+    hidden = len(_SCAN_LINE.findall(plan.display_indent())) != sum(map(len, found.values()))
+    return None if hidden else found
+
+
+def _scans(plan: LogicalPlan) -> Iterator[tuple[str | None, str, tuple[Any, ...]]]:
+    """Schema, name and pushed filters of every scan that the plan shows."""
+    for node in _walk(plan):
+        variant = _variant(node)
+        if type(variant).__name__ == "TableScan":
+            _, schema, name = variant.fqn()
+            yield schema, name, tuple(variant.filters())
+
+
+def _walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:
+    yield plan
+    for child in plan.inputs():
+        yield from _walk(child)
+
+
+def _variant(node: LogicalPlan) -> Any:
+    try:
+        return node.to_variant()
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise Unimplemented("a step of this statement is not offered") from error

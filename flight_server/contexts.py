@@ -1,0 +1,133 @@
+"""Engine contexts: settings, the shared memory pool, object stores.
+
+One context per time zone lives as long as the engine and holds no table (``names`` provides them
+per statement): its runtime's caches of Parquet footers and statistics serve every statement.
+Measured over 300 files: ``count(*)`` 7 ms instead of 18 ms in a fresh context, which reads 7.9 MB
+of footers again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cachetools import LRUCache
+from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
+from datafusion.object_store import AmazonS3
+
+from catalog.connect import StoreOptions
+from catalog.errors import Unsupported
+from flight_server.limits import Limits
+from flight_server.names import SESSION_SCHEMA, LakeCatalog, Scope
+from flight_server.protocol.errors import InvalidArgument
+
+#: Time zones whose context is kept.
+_MAX_CONTEXTS = 16
+
+#: Nothing but queries: DDL would run at once, DML would change the live table's memory.
+READ_ONLY = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
+
+_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        # 0.1 + 0.2 = 0.3, and a price is never compared as a float.
+        "datafusion.sql_parser.parse_float_as_decimal": "true",
+        # Plain strings from the start: views would be cast for every client.
+        "datafusion.sql_parser.map_string_types_to_utf8view": "false",
+        "datafusion.execution.parquet.schema_force_view_types": "false",
+        "datafusion.catalog.information_schema": "true",
+        # What the estimate of a join without a condition is read from.
+        "datafusion.explain.show_statistics": "false",
+    }
+)
+
+
+class Contexts:
+    """The engine's contexts; any thread. Memory is one pool for all of them."""
+
+    def __init__(self, limits: Limits, catalog_name: str) -> None:
+        self._limits = limits
+        self._catalog_name = catalog_name
+        runtime = RuntimeEnvBuilder().with_fair_spill_pool(limits.memory_bytes)
+        if limits.spill_folder is None:
+            self._runtime = runtime.with_disk_manager_os()
+        else:
+            limits.spill_folder.mkdir(parents=True, exist_ok=True)
+            self._runtime = runtime.with_disk_manager_specified(str(limits.spill_folder))
+        self._lock = threading.Lock()
+        self._shared: LRUCache[str, SessionContext] = LRUCache(_MAX_CONTEXTS)
+        self._stores: dict[tuple[str, str], tuple[StoreOptions, AmazonS3]] = {}
+
+    def shared(self, time_zone: str) -> SessionContext:
+        """The context of a time zone.
+
+        Raises:
+            InvalidArgument: there is no such time zone.
+        """
+        with self._lock:
+            context = self._shared.get(time_zone)
+            if context is None:
+                context = self._new(time_zone, {}, LakeCatalog())
+                self._shared[time_zone] = context
+            return context
+
+    def private(
+        self, time_zone: str, scope: Scope, settings: Mapping[str, str] | None = None
+    ) -> SessionContext:
+        """A context of one statement, whose names are that statement's on every thread."""
+        with self._lock:
+            return self._new(time_zone, settings or {}, LakeCatalog(scope))
+
+    def register_store(self, context: SessionContext, options: StoreOptions) -> None:
+        """Lets ``context`` open files of a store; local files need nothing.
+
+        Raises:
+            Unsupported: an S3 store with a setting that the engine's client lacks.
+        """
+        if options.scheme == "file":
+            return
+        if options.anonymous:
+            raise Unsupported("S3 stores without credentials (s3.anonymous) cannot be read yet")
+        key = (options.scheme, options.bucket)
+        with self._lock:
+            known = self._stores.get(key)
+            if known is None or known[0] != options:
+                known = (options, _s3(options))
+                self._stores[key] = known
+            context.register_object_store(f"{options.scheme}://", known[1], host=options.bucket)
+
+    def _new(
+        self, time_zone: str, settings: Mapping[str, str], catalog: LakeCatalog
+    ) -> SessionContext:
+        if not _is_time_zone(time_zone):
+            raise InvalidArgument(f"there is no time zone {time_zone[:64]!r}: write Europe/Berlin")
+        config = (
+            SessionConfig({**_SETTINGS, "datafusion.execution.time_zone": time_zone, **settings})
+            .with_create_default_catalog_and_schema(enabled=False)
+            .with_default_catalog_and_schema(self._catalog_name, SESSION_SCHEMA)
+        )
+        context = SessionContext(config, self._runtime)
+        spill_kib = self._limits.spill_bytes // 1024
+        context.sql(f"SET datafusion.runtime.max_temp_directory_size = '{spill_kib}K'")
+        context.register_catalog_provider(self._catalog_name, catalog)
+        for options, store in self._stores.values():
+            context.register_object_store(f"{options.scheme}://", store, host=options.bucket)
+        return context
+
+
+def _is_time_zone(name: str) -> bool:
+    from zoneinfo import available_timezones  # noqa: PLC0415  # reads the zone folders once
+
+    return name == "UTC" or name in available_timezones()
+
+
+def _s3(options: StoreOptions) -> AmazonS3:
+    return AmazonS3(
+        options.bucket,
+        region=options.region or "us-east-1",
+        access_key_id=options.access_key_id,
+        secret_access_key=options.secret_access_key,
+        session_token=options.session_token,
+        endpoint=options.endpoint,
+        allow_http=options.allow_http,
+    )

@@ -1,0 +1,246 @@
+"""Plans and streams one statement over pinned versions.
+
+``plan`` never executes and opens no data file: it plans over empty tables of the right schemas.
+``stream`` opens the pinned versions, plans again over the files that survive pruning, and streams
+record batches of exactly the promised schema. Nothing is kept between the two but the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pyarrow as pa
+from datafusion import DataFrame, SessionContext
+
+from catalog.offsets import Offsets
+from catalog.spec import TableName
+from catalog.tables import Pin
+from flight_server import analysis, params
+from flight_server.contexts import Contexts
+from flight_server.engine_errors import engine_errors
+from flight_server.execution import Execution, run_sql
+from flight_server.explain import explained, versions
+from flight_server.hybrid import Store
+from flight_server.interrupt import Watchdog
+from flight_server.limits import Admission, Deadline, Limits
+from flight_server.names import SYSTEM_SCHEMA, Scope, TableSource, entered
+from flight_server.plans import Options, Plan, Prepared, Statement
+from flight_server.results import ResultStream, Work
+from flight_server.sqltext import SqlText, read
+from flight_server.wire import wire_schema
+
+__all__ = ["Engine", "Listed", "Options", "Plan", "ResultStream", "Statement"]
+
+_NO_ENDS: Mapping[TableName, Offsets] = MappingProxyType({})
+_NEVER = Deadline()
+#: The one table type: Grafana and Power BI know it by this name.
+_TABLE = "BASE TABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One table, for metadata; ``columns`` is asked only where it is wanted."""
+
+    catalog: str
+    schema: str
+    name: str
+    type: str
+    columns: Callable[[], pa.Schema]
+
+
+class Engine:
+    """Answers statements from pinned versions; any thread.
+
+    Args:
+        tables: versions.
+        store: how files of the lake are opened.
+        limits: the settings.
+        catalog_name: the catalog's name in SQL.
+        system: name → rows of each table in the schema ``system``.
+    """
+
+    def __init__(
+        self,
+        tables: TableSource,
+        store: Store,
+        limits: Limits,
+        *,
+        catalog_name: str = "lake",
+        system: Mapping[str, Callable[[], pa.Table]] | None = None,
+    ) -> None:
+        self._tables = tables
+        self._store = store
+        self._limits = limits
+        self._catalog_name = catalog_name
+        self._system = dict(system or {})
+        self._contexts = Contexts(limits, catalog_name)
+        self._admission = Admission(limits.concurrency, limits.queue_wait_s)
+        self._watchdog = Watchdog()
+
+    def plan(
+        self,
+        statement: Statement,
+        options: Options,
+        *,
+        pins: Sequence[Pin] = (),
+        at_least: Mapping[TableName, Offsets] = _NO_ENDS,
+        wait_s: float | None = None,
+    ) -> Plan:
+        """Plans without executing, and without opening a data file.
+
+        Args:
+            statement: without parameters bound, only described.
+            options: the session's.
+            pins: versions that stand (a ticket's); other tables are pinned at first reference.
+            at_least: what the session has seen, per table (rule 20).
+            wait_s: how long a table may take to get there.
+
+        Raises:
+            SyntaxRefused, InvalidArgument, NotFound, Unimplemented, ResourceExhausted: the
+                statement's fault.
+            CatalogError: a table cannot be pinned now (NotReady, LogGap, LakeUnavailable, …).
+        """
+        text = read(statement.sql, self._limits.bounds())
+        params.sets(statement.parameters, self._limits.max_parameter_sets)
+        scope = self._scope(options, {pin.name: pin for pin in pins}, at_least, wait_s)
+        with engine_errors(text, scope):
+            context = self._context(text, options, scope)
+            with entered(scope):
+                frame = run_sql(context, text)
+                analysis.require_reading(frame.logical_plan())
+                wanted = params.parameter_schema(context, text)
+                if text.parameters and statement.parameters is not None:
+                    frame = run_sql(context, text, params.bound(wanted, statement.parameters))
+                is_bound = not text.parameters or statement.parameters is not None
+                reads = (
+                    analysis.reads_of(frame.optimized_logical_plan(), scope) if is_bound else None
+                )
+            schema = wire_schema(frame.schema())
+        return Plan(
+            statement=statement,
+            options=options,
+            schema=schema,
+            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
+            parameter_schema=wanted,
+            explain=text.kind == "explain",
+            prepared=Prepared(text, dict(scope.found), reads),
+        )
+
+    def stream(self, plan: Plan, *, deadline: Deadline = _NEVER) -> ResultStream:
+        """Executes a plan over its pins (rule 17).
+
+        Args:
+            plan: from :meth:`plan`, of this process.
+            deadline: earlier than the server's own limit, if at all.
+
+        Returns:
+            A stream of ``plan.schema``; close it, also after an error.
+
+        Raises:
+            VersionGone: a pinned version cannot be answered any more: plan again.
+            Overloaded, DeadlineExceeded, ResourceExhausted: limits.
+            InvalidArgument: parameters are missing.
+        """
+        limit = Deadline.after(self._limits.statement_timeout_s)
+        deadline = deadline.earlier(limit).earlier(Deadline.after(plan.options.timeout_s))
+        work = Work(self._limits, deadline, self._watchdog, self._admission)
+        try:
+            batches = self._batches(plan, work)
+            return ResultStream(plan.schema, batches, work)
+        except BaseException:
+            work.close()
+            raise
+
+    def list_tables(self) -> list[Listed]:
+        """Every table, sorted by schema and name; columns are read when asked for.
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        listed = [
+            Listed(self._catalog_name, SYSTEM_SCHEMA, name, _TABLE, self._system_columns(name))
+            for name in self._system
+        ]
+        listed += [
+            Listed(self._catalog_name, name.namespace, name.table, _TABLE, self._columns(name))
+            for name in self._tables.names()
+        ]
+        return sorted(listed, key=lambda table: (table.schema, table.name))
+
+    @property
+    def admission(self) -> Admission:
+        """Who runs and who waits, for metrics."""
+        return self._admission
+
+    def close(self) -> None:
+        """Ends the engine's own thread; idempotent."""
+        self._watchdog.close()
+
+    def _columns(self, name: TableName) -> Callable[[], pa.Schema]:
+        return lambda: wire_schema(self._tables.describe(name))
+
+    def _system_columns(self, name: str) -> Callable[[], pa.Schema]:
+        return lambda: wire_schema(self._system[name]().schema)
+
+    def _batches(self, plan: Plan, work: Work) -> Iterator[pa.RecordBatch]:
+        """Everything up to the first batch happens here, so that errors come before a stream."""
+        text = plan.prepared.text
+        scope = self._scope(plan.options, {pin.name: pin for pin in plan.pins}, _NO_ENDS, None)
+        scope.found.update(plan.prepared.found)
+        execution = Execution(self._contexts, self._store, plan, scope)
+        with engine_errors(text, scope):
+            context = self._context(text, plan.options, scope)
+            with entered(scope):
+                frames = execution.frames(context, self._limits)
+            work.reports = execution.reports
+            streams = _streams(frames, work, text, scope)
+        if not plan.explain:
+            return streams
+        folders = [
+            self._store.location(name, version.pin.metadata_location)
+            for name, version in execution.opened.items()
+        ]
+        return explained(plan.schema, list(versions(scope.pins, work.reports)), streams, folders)
+
+    def _scope(
+        self,
+        options: Options,
+        pins: Mapping[TableName, Pin],
+        at_least: Mapping[TableName, Offsets],
+        wait_s: float | None,
+    ) -> Scope:
+        return Scope(
+            tables=self._tables,
+            system=self._system,
+            default_schema=options.schema,
+            pins=dict(pins),
+            at_least=at_least,
+            wait_s=wait_s,
+        )
+
+    def _context(self, text: SqlText, options: Options, scope: Scope) -> SessionContext:
+        """The shared context; a private one where the engine asks for names while it executes."""
+        if "information_schema" not in text.words and text.first != "show":
+            return self._contexts.shared(options.time_zone)
+        scope.describe_all()
+        return self._contexts.private(options.time_zone, scope)
+
+
+def _streams(
+    frames: Sequence[DataFrame], work: Work, text: SqlText, scope: Scope
+) -> Iterator[pa.RecordBatch]:
+    """The batches of each frame, one frame after the other; the first one is started at once."""
+    first = work.run(frames[0].execute_stream)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        stream = first
+        with engine_errors(text, scope):
+            for i, frame in enumerate(frames):
+                if i:
+                    stream = work.run(frame.execute_stream)
+                while (batch := work.run(lambda: next(stream, None))) is not None:  # noqa: B023  # called at once
+                    yield batch.to_pyarrow()
+
+    return batches()

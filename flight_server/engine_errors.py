@@ -1,0 +1,262 @@
+"""The engine's untyped errors → ours, in one place.
+
+DataFusion raises ValueError while planning, a bare Exception while executing and, where Rust
+panicked, a BaseException; all that tells them apart is their text. Texts may hold local paths and
+Rust backtraces, so nothing goes out that has not been through :func:`clean`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from catalog.errors import CatalogError, FileMissing, shorten
+from flight_server.names import Reference, Scope
+from flight_server.protocol.errors import (
+    DataLost,
+    FlightSqlError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    TryAgain,
+    Unimplemented,
+)
+from flight_server.sqllex import syntax_refused
+from flight_server.sqltext import SqlText
+
+_log = logging.getLogger(__name__)
+
+#: Longest text of the engine that is passed on.
+_MAX_TEXT = 400
+
+#: Functions that other engines have → what to write here (docs/sql.md has them in full).
+REPLACEMENTS = {
+    "max_by": "last_value(x ORDER BY y)",
+    "arg_max": "last_value(x ORDER BY y)",
+    "min_by": "first_value(x ORDER BY y)",
+    "arg_min": "first_value(x ORDER BY y)",
+    "time_bucket": "date_bin(interval '1 minute', ts)",
+    "date_diff": "extract(epoch FROM b - a)",
+    "datediff": "extract(epoch FROM b - a)",
+    "timestampdiff": "extract(epoch FROM b - a)",
+}
+
+_AT = re.compile(r"(?P<reason>[^\"].*?) at Line: (?P<line>\d+), Column: (?P<column>\d+)", re.DOTALL)
+_NO_TABLE = re.compile(r"table '([^']*)' not found")
+_NO_COLUMN = re.compile(r"No field named (?P<name>.+?)\.(?:\s|$)")
+_VALID = re.compile(r"Valid fields are (?P<fields>.+?)\.\s*$", re.DOTALL)
+_NO_FUNCTION = re.compile(r"Invalid function '(?P<name>[^']*)'")
+_PARAMETER = re.compile(r"Placeholder '(?P<id>[^']*)' was not provided")
+_NOISE = re.compile(
+    r"DataFusion error: |Error during planning: |Optimizer rule '\w+' failed\s*|caused by\s*"
+    r"|Execution error: |Arrow error: |SQL error: |Internal error: |Schema error: "
+    r"|\s*This issue was likely caused by a bug in DataFusion's code.*"
+    r"|\s*[Bb]acktrace:.*",
+    re.DOTALL,
+)
+_PATH = re.compile(r"(?:\w+://|/)?(?:[\w.\-=%@+~]+/){2,}[\w.\-=%@+~]*")
+
+
+@contextmanager
+def engine_errors(text: SqlText, scope: Scope) -> Iterator[None]:
+    """Only typed errors leave this block; see :func:`wrap`."""
+    try:
+        yield
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # Rust panics are BaseExceptions; all are re-raised
+        wrap(error, text, scope)
+
+
+def wrap(error: BaseException, text: SqlText, scope: Scope) -> NoReturn:
+    """Raises what a client may see in the place of what the engine raised.
+
+    Raises:
+        FlightSqlError, CatalogError: always one of them; KeyboardInterrupt and the like as is.
+    """
+    if isinstance(scope.error, FlightSqlError | CatalogError):
+        raise scope.error
+    if isinstance(error, FlightSqlError | CatalogError):
+        raise error
+    panicked = type(error).__name__ == "PanicException"
+    if not isinstance(error, Exception) and not panicked:
+        raise error
+    if panicked:
+        _log.error("engine_panic reason=%s", shorten(str(error)))
+        raise Internal("the engine failed on this statement: please report it") from error
+    if scope.error is not None:
+        _log.error("catalog_failed reason=%r", scope.error)
+        raise Internal("a table could not be looked up") from scope.error
+    raise translate(str(error), text, scope) from error
+
+
+def translate(message: str, text: SqlText, scope: Scope) -> FlightSqlError | CatalogError:
+    """The typed error for a text of the engine's."""
+    for mark, make in _RULES:
+        if mark in message:
+            return make(message, text, scope)
+    _log.error("engine_error reason=%s", shorten(message))
+    return Internal(f"the engine failed: {clean(message)}")
+
+
+def clean(message: str) -> str:
+    """The engine's text without prefixes, paths and backtraces, in one line."""
+    plain = _PATH.sub("…", _NOISE.sub("", message)).strip()
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= _MAX_TEXT else plain[: _MAX_TEXT - 1] + "…"
+
+
+def _syntax(message: str, text: SqlText, _: Scope) -> FlightSqlError:
+    if "RecursionLimitExceeded" in message:
+        return ResourceExhausted("the statement is nested too deep for the parser: about 50 levels")
+    inner = message.partition('Error("')[2].rpartition('")')[0] or clean(message)
+    match = _AT.search(inner)
+    if match is None:
+        return syntax_refused(text.sql, len(text.sql), inner)
+    offset = _offset(text.rewritten, int(match["line"]), int(match["column"]))
+    reason = match["reason"].replace("Expected: ", "expected ").replace("found: ", "found ")
+    return syntax_refused(text.sql, text.origin(offset), reason)
+
+
+def _offset(sql: str, line: int, column: int) -> int:
+    start = 0
+    for _ in range(line - 1):
+        start = sql.find("\n", start) + 1
+    return start + max(column - 1, 0)
+
+
+def _no_table(message: str, _: SqlText, scope: Scope) -> FlightSqlError:
+    match = _NO_TABLE.search(message)
+    named = match[1] if match else ""
+    at = scope.missing[-1] if scope.missing else _reference(named, scope)
+    return NotFound(f"there is no table {'.'.join(at)}{_did_you_mean(scope.nearest(at))}")
+
+
+def _reference(named: str, scope: Scope) -> Reference:
+    parts = named.split(".")
+    return scope.reference(parts[-2] if len(parts) > 1 else None, parts[-1])
+
+
+def _did_you_mean(names: Sequence[str]) -> str:
+    return f"; the nearest are {', '.join(names)}" if names else ""
+
+
+def _no_column(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    match, valid = _NO_COLUMN.search(message), _VALID.search(message)
+    name = match["name"] if match else "?"
+    fields = valid["fields"].split(", ") if valid else []
+    if not fields:
+        return NotFound(f"there is no column {name}")
+    from difflib import get_close_matches  # noqa: PLC0415  # needed for mistakes only
+
+    plain = {field.rpartition(".")[2].strip('"'): field for field in fields}
+    wanted = name.rpartition(".")[2].strip('"')
+    near = [plain[each] for each in get_close_matches(wanted, plain, n=3, cutoff=0.5)]
+    quoted = [plain[each] for each in plain if each.lower() == wanted.lower() and each != wanted]
+    if quoted:
+        return NotFound(
+            f'there is no column {name}; write "{quoted[0].rpartition(".")[2].strip(chr(34))}" '
+            "in double quotes: names without them are lower case"
+        )
+    shown = near or fields[:10]
+    return NotFound(f"there is no column {name}{_did_you_mean([shorten(each) for each in shown])}")
+
+
+def _no_function(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    match = _NO_FUNCTION.search(message)
+    name = match["name"] if match else "?"
+    if name.lower() in REPLACEMENTS:
+        return NotFound(f"there is no function {name}: write {REPLACEMENTS[name.lower()]}")
+    guess = re.search(r"Did you mean '([^']*)'", message)
+    return NotFound(
+        f"there is no function {name}" + (f"; the nearest is {guess[1]}" if guess else "")
+    )
+
+
+def _overflow(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    return InvalidArgument(
+        f"the numbers of a calculation became too large ({clean(message)[:120]}): cast an operand "
+        "to double, or to a decimal with fewer places, e.g. "
+        "sum(CAST(price AS double) * CAST(quantity AS double)) or "
+        "sum(price * CAST(quantity AS decimal(20, 4)))"
+    )
+
+
+def _memory(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    if "max_temp_directory_size" in message or "disk usage" in message:
+        return ResourceExhausted(
+            "the statement spilled more than limits.spill_bytes: filter or aggregate earlier"
+        )
+    return ResourceExhausted(
+        "the statement needs more memory than is left of limits.memory_bytes, in a step that "
+        "cannot spill (a hash join, a large ORDER BY … LIMIT): filter or aggregate earlier"
+    )
+
+
+def _missing_file(_: str, __: SqlText, scope: Scope) -> CatalogError:
+    names = ", ".join(sorted(map(str, scope.pins)))
+    return FileMissing(f"a data file of the version of {names} that this statement reads is gone")
+
+
+def _parameter(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    match = _PARAMETER.search(message)
+    return InvalidArgument(f"parameter {match['id'] if match else '?'} is not bound")
+
+
+def _plain(kind: type[FlightSqlError]) -> Callable[[str, SqlText, Scope], FlightSqlError]:
+    def make(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+        return kind(clean(message))
+
+    return make
+
+
+def _fixed(error: FlightSqlError) -> Callable[[str, SqlText, Scope], FlightSqlError]:
+    def make(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+        _log.error("engine_error reason=%s", shorten(message))
+        return type(error)(str(error))
+
+    return make
+
+
+_READS_ONLY = _fixed(Unimplemented("this server reads: statements that write are not offered"))
+
+#: The first mark that a text holds decides.
+_RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | CatalogError]], ...] = (
+    ("ParserError(", _syntax),
+    ("TokenizerError(", _syntax),
+    ("RecursionLimitExceeded", _syntax),
+    ("DDL not supported", _READS_ONLY),
+    ("DML not supported", _READS_ONLY),
+    ("Statement not supported", _READS_ONLY),
+    ("Resources exhausted", _memory),
+    ("max_temp_directory_size", _memory),
+    ("not found in object store", _missing_file),
+    ("Object at location", _missing_file),
+    ("No such file or directory", _missing_file),
+    ("Object Store error", _fixed(TryAgain("the store of the data files did not answer"))),
+    ("ObjectStore(", _fixed(TryAgain("the store of the data files did not answer"))),
+    ("Parquet error", _fixed(DataLost("a data file cannot be read: it is damaged"))),
+    ("ParquetError(", _fixed(DataLost("a data file cannot be read: it is damaged"))),
+    ("IO error", _fixed(TryAgain("the server's disk failed while the statement ran"))),
+    ("was not provided a value", _parameter),
+    ("Invalid function", _no_function),
+    ("No field named", _no_column),
+    ("' not found", _no_table),
+    ("overflow", _overflow),
+    ("Overflow", _overflow),
+    ("too large to store in a Decimal", _overflow),
+    ("failed to match any signature", _plain(InvalidArgument)),
+    ("not implemented", _plain(Unimplemented)),
+    ("not supported", _plain(Unimplemented)),
+    ("Internal error", _fixed(Internal("the engine failed on this statement: please report it"))),
+    ("Error during planning", _plain(InvalidArgument)),
+    ("Schema error", _plain(InvalidArgument)),
+    ("SQL error", _plain(InvalidArgument)),
+    ("Execution error", _plain(InvalidArgument)),
+    ("Arrow error", _plain(InvalidArgument)),
+    ("Invalid or Unsupported Configuration", _plain(InvalidArgument)),
+)

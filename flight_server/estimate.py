@@ -1,0 +1,113 @@
+"""Joins without an equality: how many pairs they would make.
+
+Such a join cannot be cancelled (it goes on for seconds after its stream was dropped), so one whose
+estimated product is beyond the limit is refused before it starts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from flight_server.protocol.errors import ResourceExhausted
+
+#: The settings of a context whose EXPLAIN this module reads.
+SETTINGS = {
+    "datafusion.explain.show_statistics": "true",
+    "datafusion.explain.physical_plan_only": "true",
+}
+
+_ROWS = re.compile(r"statistics=\[Rows=(?:Exact|Inexact)\((\d+)\)")
+_SERIES = re.compile(r"start=(-?\d+), end=(-?\d+)")
+_FETCH = re.compile(r"fetch=(\d+)")
+_UNBOUND = ("CrossJoinExec", "NestedLoopJoinExec")
+#: Joins with an equality: taken to give as many rows as their larger side.
+_JOINS = ("HashJoinExec", "SortMergeJoinExec", "SymmetricHashJoinExec")
+#: Elements that a list is taken to have where the engine says nothing.
+_LIST_ROWS = 1000
+#: Rows that a recursive query is taken to make.
+_RECURSIVE_ROWS = 10_000
+
+
+@dataclass(slots=True)
+class _Step:
+    line: str
+    indent: int
+    children: list[_Step] = field(default_factory=list)
+
+
+def refuse_products(explained: str, limit: int) -> None:
+    """Refuses a physical plan with a join whose sides multiply to more than ``limit`` rows.
+
+    Args:
+        explained: EXPLAIN of the physical plan with statistics, one operator a line.
+        limit: pairs.
+
+    Raises:
+        ResourceExhausted: names the product and the setting.
+    """
+    for root in _tree(explained):
+        _refuse(root, limit)
+
+
+def _refuse(step: _Step, limit: int) -> None:
+    for child in step.children:
+        _refuse(child, limit)
+    if not step.line.startswith(_UNBOUND):
+        return
+    sides = [_rows(child) for child in step.children]
+    known = [max(rows, 1) for rows in sides if rows is not None]
+    product = math.prod(known)
+    if product > limit or len(known) < len(sides):
+        pairs = f"about {product:,}" if len(known) == len(sides) else "an unknown number of"
+        raise ResourceExhausted(
+            f"a join without an equality would compare {pairs} pairs of rows, the limit "
+            f"is {limit:,} (limits.max_product_rows): join ON a.x = b.x, or filter first"
+        )
+
+
+def _rows(step: _Step) -> int | None:
+    """An estimate of a step's rows, the engine's own where it has one; None: nothing is known."""
+    head = step.line.partition("statistics=")[0]
+    fetch = _FETCH.search(head)
+    said = _said(step.line, head)
+    rows = _derived(step, head) if said is None else said
+    if fetch is None:
+        return rows
+    return int(fetch[1]) if rows is None else min(rows, int(fetch[1]))
+
+
+def _said(line: str, head: str) -> int | None:
+    """What the engine says of the step itself."""
+    if (own := _ROWS.search(line)) is not None:
+        return int(own[1])
+    if (series := _SERIES.search(head)) is not None:
+        return abs(int(series[2]) - int(series[1])) + 1
+    return _RECURSIVE_ROWS if head.startswith("RecursiveQueryExec") else None
+
+
+def _derived(step: _Step, head: str) -> int | None:
+    """What follows from the steps below."""
+    below = [rows for child in step.children if (rows := _rows(child)) is not None]
+    if not below or len(below) < len(step.children):
+        return None
+    if head.startswith(_UNBOUND):
+        return math.prod(below)
+    if head.startswith("UnnestExec"):
+        return sum(below) * _LIST_ROWS
+    return max(below) if head.startswith(_JOINS) else sum(below)
+
+
+def _tree(explained: str) -> list[_Step]:
+    roots: list[_Step] = []
+    stack: list[_Step] = []
+    for line in explained.splitlines():
+        if not line.strip():
+            continue
+        step = _Step(line.strip(), len(line) - len(line.lstrip()))
+        while stack and stack[-1].indent >= step.indent:
+            stack.pop()
+        (stack[-1].children if stack else roots).append(step)
+        stack.append(step)
+    return roots

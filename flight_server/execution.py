@@ -1,0 +1,153 @@
+"""From a plan over stubs to frames over the rows of the pinned versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datafusion import DataFrame, SessionContext
+from datafusion.catalog import Table
+
+from catalog.prune import surviving
+from catalog.spec import TableName
+from catalog.tables import TableVersion
+from flight_server import analysis, estimate, params
+from flight_server.contexts import READ_ONLY, Contexts
+from flight_server.hybrid import Report, RowPart, Source, Store, memory, relation
+from flight_server.limits import Limits
+from flight_server.names import Part, Reference, Scope
+from flight_server.plans import Plan
+from flight_server.sqltext import SqlText
+
+_ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
+    {"hybrid": "hybrid", "runs": "runs", "live": "live"}
+)
+
+
+def run_sql(
+    context: SessionContext, text: SqlText, values: Mapping[str, pa.Scalar] | None = None
+) -> DataFrame:
+    """The engine's frame for a statement that reads; nothing is executed."""
+    return context.sql(text.rewritten, options=READ_ONLY, param_values=dict(values or {}))
+
+
+class Execution:
+    """One execution of a plan.
+
+    Attributes:
+        opened: the versions that are read, each opened once, at its first reference (rule 16).
+        reports: what each reference reads, once :meth:`frames` has run.
+    """
+
+    def __init__(self, contexts: Contexts, store: Store, plan: Plan, scope: Scope) -> None:
+        self._contexts = contexts
+        self._store = store
+        self._plan = plan
+        self._scope = scope
+        self._needs = scope.needs()
+        self.opened: dict[TableName, TableVersion] = {}
+        self.reports: dict[Reference, Report] = {}
+
+    def frames(self, context: SessionContext, limits: Limits) -> list[DataFrame]:
+        """One frame per set of parameters, over the rows of the pinned versions.
+
+        Raises:
+            VersionGone: a pinned version cannot be answered any more.
+            ResourceExhausted: a join without an equality is too large.
+        """
+        prepared, parameters = self._plan.prepared, self._plan.statement.parameters
+        count = params.sets(parameters, limits.max_parameter_sets)
+        values = [params.bound(self._plan.parameter_schema, parameters, i) for i in range(count)]
+        reads = prepared.reads if count == 1 else None  # seen for the first set only
+        frames = self._over(context, reads, values)
+        if reads is not None and not analysis.CLOCK_WORDS.isdisjoint(prepared.text.words):
+            frames = self._checked(context, frames, values)
+        if prepared.reads is None or prepared.reads.unbound_join:
+            self._refuse_products(values, limits.max_product_rows)
+        return frames
+
+    def _over(
+        self,
+        context: SessionContext,
+        reads: analysis.Reads | None,
+        values: Sequence[Mapping[str, pa.Scalar]],
+    ) -> list[DataFrame]:
+        real = {}
+        for at in self._scope.found:
+            scans = None if reads is None else reads.of(at)
+            if scans != ():
+                real[at] = self._table(context, at, scans)
+        self._scope.real = real
+        return [run_sql(context, self._plan.prepared.text, each) for each in values]
+
+    def _table(
+        self,
+        context: SessionContext,
+        at: Reference,
+        scans: Sequence[Sequence[object]] | None,
+    ) -> Table:
+        resolved = self._scope.found[at]
+        if resolved.content is not None:
+            return memory(resolved.schema, resolved.content.to_batches())
+        version = self._version(at)
+        if version.entries.num_rows:
+            path = version.entries["path"][0].as_py()
+            options = self._store.store_options(version.pin.name, path)
+            self._contexts.register_store(context, options)
+        source = Source(version, _ROW_PARTS[resolved.part], scans, _label(at))
+        table, self.reports[at] = relation(context, source, self._store)
+        return table
+
+    def _checked(
+        self,
+        context: SessionContext,
+        frames: list[DataFrame],
+        values: Sequence[Mapping[str, pa.Scalar]],
+    ) -> list[DataFrame]:
+        """The frames, if the files kept are enough for the moment at which they were planned.
+
+        ``now()`` stands still within a frame, but the filters that pruned came from an earlier
+        one. Where a later moment needs more files, nothing is pruned.
+        """
+        scans = analysis.scans_by_label(frames[0].optimized_logical_plan())
+        if scans is not None and all(
+            self._enough(at, scans.get(_label(at), [])) for at in self.reports
+        ):
+            return frames
+        return self._over(context, None, values)
+
+    def _enough(self, at: Reference, scans: Sequence[Sequence[object]]) -> bool:
+        reads = self._plan.prepared.reads
+        planned = None if reads is None else reads.of(at)
+        if planned is None:
+            return True
+        entries = self._version(at).entries
+        kept = surviving(entries, planned)["path"].combine_chunks()
+        needed = surviving(entries, scans)["path"].combine_chunks()
+        return bool(pc.all(pc.is_in(needed, kept), min_count=0).as_py())
+
+    def _version(self, at: Reference) -> TableVersion:
+        name = self._scope.found[at].name
+        assert name is not None  # noqa: S101  # only the server's own tables have none
+        if name not in self.opened:
+            pin = self._scope.pins[name]
+            self.opened[name] = self._scope.tables.open(pin, need=self._needs[name])
+        return self.opened[name]
+
+    def _refuse_products(self, values: Sequence[Mapping[str, pa.Scalar]], limit: int) -> None:
+        zone = self._plan.options.time_zone
+        context = self._contexts.private(zone, self._scope, estimate.SETTINGS)
+        text = self._plan.prepared.text
+        for each in values:
+            sql = text.rewritten if self._plan.explain else f"EXPLAIN {text.rewritten}"
+            frame = context.sql(sql, options=READ_ONLY, param_values=dict(each))
+            for batch in frame.collect():
+                for shown in batch.column(1).to_pylist():
+                    estimate.refuse_products(shown, limit)
+
+
+def _label(at: Reference) -> str:
+    """What plans call a reference's scan of files; no table can have such a name."""
+    return f"{at[0]}.{at[1]} files"

@@ -1,0 +1,79 @@
+"""EXPLAIN as clients may see it: the versions and files behind the plan, and no local path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from catalog.spec import TableName
+from catalog.tables import Pin
+from flight_server.hybrid import Report
+from flight_server.names import Reference
+
+_FILE = re.compile(r"(?:\w+://)?[^\s\[\](){},]*/([^\s\[\](){},/]+\.parquet)")
+
+
+def versions(
+    pins: Mapping[TableName, Pin], reports: Mapping[Reference, Report]
+) -> Iterator[tuple[str, str]]:
+    """The lines that EXPLAIN shows before the engine's: plan_type, plan."""
+    for name, pin in sorted(pins.items()):
+        yield "version", _version(pin)
+        mine = {at: r for at, r in reports.items() if _is_of(at, name)}
+        for (_, table), report in sorted(mine.items()):
+            yield "files", _files(table, report)
+
+
+def _is_of(at: Reference, name: TableName) -> bool:
+    return at[0] == name.namespace and at[1].partition("$")[0] == name.table.partition("$")[0]
+
+
+def _version(pin: Pin) -> str:
+    where = f"{pin.name}: {pin.kind}, snapshot {pin.snapshot_id}"
+    spans = [
+        f"{topic}[{partition}] committed {pin.committed.at((topic, partition))} high {high}"
+        for (topic, partition), high in pin.high.items()
+    ]
+    return "; ".join([where, *spans])
+
+
+def _files(table: str, report: Report) -> str:
+    text = (
+        f"{table}: {report.kept} of {report.files} files kept ({report.rows} rows), "
+        f"{report.files - report.kept} pruned, {report.live_rows} live rows"
+    )
+    return f"{text}, {report.reread} files read with deletes" if report.reread else text
+
+
+def without_paths(text: str, folders: Iterable[str]) -> str:
+    """The engine's text with file paths relative to their table.
+
+    Args:
+        text: a plan.
+        folders: locations of the tables read, as Iceberg records them.
+    """
+    for folder in folders:
+        _, _, bare = folder.rpartition("://")
+        bare = bare.removeprefix("/").rstrip("/") + "/"
+        for form in (f"{folder.rstrip('/')}/", f"/{bare}", bare):
+            text = text.replace(form, "./")
+    return _FILE.sub(lambda m: m[0] if m[0].startswith("./") else f"…/{m[1]}", text)
+
+
+def explained(
+    schema: pa.Schema,
+    lines: Sequence[tuple[str, str]],
+    batches: Iterable[pa.RecordBatch],
+    folders: Sequence[str],
+) -> Iterator[pa.RecordBatch]:
+    """The whole result of an EXPLAIN, in the planned schema."""
+    rows = list(lines)
+    for batch in batches:
+        kinds, plans = (batch.column(i).to_pylist() for i in range(2))
+        rows += [
+            (kind, without_paths(plan, folders)) for kind, plan in zip(kinds, plans, strict=True)
+        ]
+    columns = [pa.array([row[i] for row in rows], schema.field(i).type) for i in range(2)]
+    yield pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,114 @@
+"""Parameters of a statement: which types the engine infers, and values bound to them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+import pyarrow as pa
+from datafusion import SessionContext
+
+from flight_server.protocol.errors import InvalidArgument
+from flight_server.sqllex import lex
+from flight_server.sqltext import SqlText
+from flight_server.wire import wire_type
+
+_PREPARE = "EXPLAIN PREPARE parameters AS "
+
+
+def parameter_schema(context: SessionContext, text: SqlText) -> pa.Schema:
+    """One field per parameter, named ``$1``, ``$2``, …; type null where none can be inferred.
+
+    The statement's names must be in scope; it has been planned before, so it is sound.
+    """
+    types = _inferred(context, text.rewritten)
+    if len(types) != text.parameters:
+        # The engine leaves out what it cannot infer, so positions shift: ask one by one.
+        each = [_inferred(context, _only(text.rewritten, n + 1)) for n in range(text.parameters)]
+        types = [found[0] if found else pa.null() for found in each]
+    return pa.schema([pa.field(f"${n}", wire_type(t)) for n, t in enumerate(types, start=1)])
+
+
+def _inferred(context: SessionContext, sql: str) -> list[pa.DataType]:
+    sql = re.sub(r"^\s*explain\b(?:\s+(?:analyze|verbose)\b)*", "", sql, flags=re.IGNORECASE)
+    prepared = context.sql(_PREPARE + sql).logical_plan().inputs()[0]
+    return [field.type for field in prepared.to_variant().fields()]
+
+
+def _only(sql: str, number: int) -> str:
+    """The statement with ``$number`` as ``$1`` and every other parameter under a name."""
+    pieces: list[str] = []
+    at = 0
+    for token in lex(sql):
+        if token.kind == "parameter":
+            mine = token.text == f"${number}"
+            pieces += [sql[at : token.start], "$1" if mine else f"$other{token.text[1:]}"]
+            at = token.start + len(token.text)
+    return "".join([*pieces, sql[at:]])
+
+
+def bound(
+    schema: pa.Schema, parameters: pa.RecordBatch | None, row: int = 0
+) -> dict[str, pa.Scalar]:
+    """One row of parameters as the engine wants it: position → value of the inferred type.
+
+    Raises:
+        InvalidArgument: too few or too many, or a value that its type cannot hold.
+    """
+    given = 0 if parameters is None else parameters.num_columns
+    if given != len(schema):
+        raise InvalidArgument(f"the statement has {len(schema)} parameters, {given} are bound")
+    if parameters is None:
+        return {}
+    return {str(i + 1): _value(parameters.column(i)[row], field) for i, field in enumerate(schema)}
+
+
+def _value(value: pa.Scalar, field: pa.Field) -> pa.Scalar:
+    if pa.types.is_null(field.type) or value.type == field.type:
+        return value
+    if not value.is_valid:
+        return pa.scalar(None, field.type)
+    try:
+        return value.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return _number(value, field)
+
+
+def _number(value: pa.Scalar, field: pa.Field) -> pa.Scalar:
+    """A number where Arrow has no exact cast; the engine compares it by its own type then."""
+    if _is_number(value.type) and _is_number(field.type):
+        if pa.types.is_decimal(field.type):
+            try:
+                return pa.scalar(Decimal(str(value.as_py())), field.type)
+            except (pa.ArrowInvalid, InvalidOperation):
+                return value
+        return value
+    raise InvalidArgument(
+        f"parameter {field.name} is of type {field.type}, and {value.type} {_shown(value)} "
+        "is no such value"
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _shown(value: pa.Scalar) -> str:
+    text = repr(value.as_py())
+    return text if len(text) <= 64 else text[:63] + "…"  # noqa: PLR2004  # a glance is enough
+
+
+def sets(parameters: pa.RecordBatch | None, limit: int) -> int:
+    """How many times the statement is executed.
+
+    Raises:
+        InvalidArgument: no row of parameters, or more than ``limit``.
+    """
+    if parameters is None or parameters.num_columns == 0:
+        return 1
+    if not 1 <= parameters.num_rows <= limit:
+        raise InvalidArgument(
+            f"{parameters.num_rows} sets of parameters are bound: a query takes 1 to {limit}"
+        )
+    return int(parameters.num_rows)

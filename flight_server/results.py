@@ -1,0 +1,121 @@
+"""A running statement: its slot, its deadline, and the stream of its batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self, TypeVar
+
+import pyarrow as pa
+
+from flight_server.hybrid import Report
+from flight_server.interrupt import Interruptible, Watchdog
+from flight_server.limits import Admission, Deadline, Limits, guard
+from flight_server.names import Reference
+from flight_server.protocol.errors import Cancelled
+from flight_server.wire import sliced, to_wire
+
+T = TypeVar("T")
+
+
+class Work:
+    """What one execution holds: waits for its slot when made, gives it back when closed.
+
+    Raises:
+        Overloaded, DeadlineExceeded: there was no slot in time.
+    """
+
+    def __init__(
+        self, limits: Limits, deadline: Deadline, watchdog: Watchdog, admission: Admission
+    ) -> None:
+        self.limits = limits
+        self.deadline = deadline
+        self.reports: Mapping[Reference, Report] = MappingProxyType({})
+        self._calls = Interruptible()
+        self._watchdog = watchdog
+        self._slot = admission.enter(deadline)
+        watchdog.watch(self._calls, deadline.at_s, Deadline.error)
+
+    def run(self, call: Callable[[], T]) -> T:
+        """``call()``, ended by the deadline or by :meth:`cancel`."""
+        return self._calls.run(call)
+
+    def cancel(self) -> None:
+        """Ends the statement from any thread; idempotent."""
+        self._calls.interrupt(Cancelled("the statement was cancelled"))
+
+    def close(self) -> None:
+        """Gives the slot back; idempotent."""
+        self._watchdog.forget(self._calls)
+        self._slot.release()
+
+
+class ResultStream:
+    """The batches of a result: plain types, the promised schema, bounded size.
+
+    One thread iterates, once, and closes; ``cancel`` may come from any thread. The engine works
+    only while a batch is waited for, so memory stays flat however slow the reader is.
+    """
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], work: Work) -> None:
+        self._schema = schema
+        self._source = batches
+        self._work = work
+        self._batches = guard(self._sized(), work.limits, work.deadline)
+        self._closing = threading.Lock()
+        self.rows = 0
+        self.bytes = 0
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The plan's schema."""
+        return self._schema
+
+    @property
+    def reports(self) -> Mapping[Reference, Report]:
+        """Files and rows behind each reference, for the query log."""
+        return self._work.reports
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The batches.
+
+        Raises:
+            Cancelled, DeadlineExceeded, ResourceExhausted: it was ended.
+            FlightSqlError, CatalogError: the statement failed; what was sent before is no answer.
+        """
+        for batch in self._batches:
+            self.rows += batch.num_rows
+            self.bytes += batch.nbytes
+            yield batch
+
+    def read_all(self) -> pa.Table:
+        """The rest of the result in memory; closes the stream."""
+        with self:
+            return pa.Table.from_batches(list(self), self._schema)
+
+    def cancel(self) -> None:
+        """A blocked or later iteration raises ``Cancelled``; any thread, idempotent."""
+        self._work.cancel()
+
+    def close(self) -> None:
+        """Stops the engine's work and gives the slot back; idempotent."""
+        with self._closing:
+            for generator in (self._batches, self._source):
+                close = getattr(generator, "close", None)
+                if close is not None:
+                    close()
+            self._work.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sized(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._source:
+            if batch.num_rows:
+                yield from sliced(to_wire(batch, self._schema), self._work.limits.batch_bytes)

@@ -1,0 +1,103 @@
+"""What goes over the wire: plain Arrow types, and batches that every client takes.
+
+JDBC, ODBC and Grafana read neither view nor large nor dictionary types; gRPC clients refuse
+messages over 4 MiB (tonic, grpc-go) or 16 MiB (ADBC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flight_server.protocol.errors import Internal, ResourceExhausted
+
+
+def wire_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema that is promised and sent: plain types, no metadata, nullability kept."""
+    return pa.schema([wire_field(field) for field in schema])
+
+
+def wire_field(field: pa.Field) -> pa.Field:
+    """One column or child in plain types."""
+    return pa.field(field.name, wire_type(field.type), field.nullable)
+
+
+def wire_type(kind: pa.DataType) -> pa.DataType:
+    """The plain type that carries the same values.
+
+    Views and large types become plain ones, dictionaries and runs their values, 16-bit floats
+    32-bit ones, narrow decimals decimal128; children follow.
+    """
+    types = pa.types
+    if types.is_string_view(kind) or types.is_large_string(kind):
+        return pa.string()
+    if types.is_binary_view(kind) or types.is_large_binary(kind):
+        return pa.binary()
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return wire_type(kind.value_type)
+    if types.is_float16(kind):
+        return pa.float32()
+    if types.is_decimal32(kind) or types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return _nested(kind)
+
+
+def _nested(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_fixed_size_list(kind):
+        return pa.list_(wire_field(kind.value_field), kind.list_size)
+    lists = (types.is_list, types.is_large_list, types.is_list_view, types.is_large_list_view)
+    if any(is_kind(kind) for is_kind in lists):
+        return pa.list_(wire_field(kind.value_field))
+    if types.is_map(kind):
+        return pa.map_(wire_field(kind.key_field), wire_field(kind.item_field), kind.keys_sorted)
+    if types.is_struct(kind):
+        return pa.struct([wire_field(kind.field(i)) for i in range(kind.num_fields)])
+    return kind
+
+
+def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch in the promised schema, by position.
+
+    Raises:
+        Internal: a column that was promised without nulls has some, or one is missing.
+        ResourceExhausted: one batch's text is beyond what a plain type can address (2 GiB).
+    """
+    if batch.num_columns != len(schema):
+        raise Internal(f"the engine gave {batch.num_columns} columns, {len(schema)} were planned")
+    columns = [
+        column if column.type == field.type else _cast(column, field)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    for column, field in zip(columns, schema, strict=True):
+        if not field.nullable and column.null_count:
+            raise Internal(f"column {field.name!r} was planned without nulls and has some")
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
+    if pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid as error:
+        raise ResourceExhausted(
+            f"column {field.name!r} is too large for one batch of type {field.type}"
+        ) from error
+
+
+def sliced(batch: pa.RecordBatch, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces of at most ``max_bytes``; a single larger row travels alone."""
+    if batch.nbytes <= max_bytes or batch.num_rows <= 1:
+        yield batch
+        return
+    pieces = min(batch.num_rows, -(-batch.nbytes // max_bytes))
+    rows = -(-batch.num_rows // pieces)
+    for first in range(0, batch.num_rows, rows):
+        piece = batch.slice(first, rows)
+        if piece.nbytes <= max_bytes or piece.num_rows == 1:
+            yield piece
+        else:  # rows of uneven size
+            yield from sliced(piece, max_bytes)

@@ -1,0 +1,231 @@
+"""Small tables for the engine's tests: real Parquet files and live batches, no catalog behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catalog.connect import StoreOptions
+from catalog.errors import NotReady, TableNotFound
+from catalog.lake import FileRequest
+from catalog.offsets import Offsets
+from catalog.reports import offsets_table
+from catalog.spec import TableName
+from catalog.tables import Need, Pin, TableVersion
+
+TRADES = TableName("market_data", "trades")
+PLAIN = TableName("market_data", "symbols")
+
+TRADES_SCHEMA = pa.schema(
+    [
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("price", pa.decimal128(18, 8), nullable=False),
+        pa.field("quantity", pa.decimal128(18, 8)),
+        pa.field("timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("conditions", pa.list_(pa.field("element", pa.string(), nullable=False))),
+        pa.field("vendor", pa.map_(pa.string(), pa.string())),
+        pa.field("note", pa.string()),
+        pa.field("ratio", pa.float64()),
+        pa.field("_topic", pa.string(), nullable=False),
+        pa.field("_partition", pa.int32(), nullable=False),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_kafka_timestamp", pa.timestamp("us", tz="UTC")),
+    ]
+)
+START = datetime(2024, 3, 1, tzinfo=UTC)
+SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
+
+
+def trades(first: int, count: int) -> pa.Table:
+    """Rows of offsets ``[first, first + count)``: one a second, symbols in turn, price = offset."""
+    numbers = range(first, first + count)
+    return pa.table(
+        {
+            "symbol": [SYMBOLS[n % 4] for n in numbers],
+            "price": [Decimal(n) for n in numbers],
+            "quantity": [None if n % 10 == 0 else Decimal(n % 7) for n in numbers],
+            "timestamp": [START + timedelta(seconds=n) for n in numbers],
+            "conditions": [["x"] * (n % 3) for n in numbers],
+            "vendor": [[("k", str(n))] for n in numbers],
+            "note": [None for _ in numbers],
+            "ratio": [n / 2 for n in numbers],
+            "_topic": ["market.equities.trades.demo" for _ in numbers],
+            "_partition": [0 for _ in numbers],
+            "_offset": list(numbers),
+            "_kafka_timestamp": [START for _ in numbers],
+        },
+        schema=TRADES_SCHEMA,
+    )
+
+
+_FIXED = [
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("file_format", pa.string(), nullable=False),
+    pa.field("record_count", pa.int64(), nullable=False),
+    pa.field("sequence_number", pa.int64()),
+    pa.field("delete_files", pa.list_(pa.field("element", pa.string(), nullable=False))),
+    pa.field("equality_deletes", pa.bool_(), nullable=False),
+]
+
+
+def entries_of(schema: pa.Schema, files: Sequence[tuple[Path, pa.Table]]) -> pa.Table:
+    """What ``Lake.entries`` says of these files; bounds of text are cut at 2 characters."""
+    columns = [f for f in schema if not pa.types.is_nested(f.type)]
+    typed = pa.struct([(f.name, f.type) for f in columns])
+    counts = pa.struct([(f.name, pa.int64()) for f in columns])
+    rows = [
+        {
+            "path": f"file://{path.absolute()}",
+            "file_format": "parquet",
+            "record_count": table.num_rows,
+            "sequence_number": i,
+            "delete_files": [],
+            "equality_deletes": False,
+            "lower": {f.name: _bound(table[f.name], "min") for f in columns},
+            "upper": {f.name: _bound(table[f.name], "max") for f in columns},
+            "null_count": {f.name: table[f.name].null_count for f in columns},
+        }
+        for i, (path, table) in enumerate(files)
+    ]
+    layout = [
+        *_FIXED,
+        pa.field("lower", typed),
+        pa.field("upper", typed),
+        pa.field("null_count", counts),
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(layout))
+
+
+def _bound(column: pa.ChunkedArray, which: str) -> object:
+    if pa.types.is_floating(column.type):
+        return None
+    value = pc.min_max(column)[which].as_py()
+    if not isinstance(value, str):
+        return value
+    return value[:2] if which == "min" else value[:1] + chr(ord(value[1:2] or " ") + 1)
+
+
+@dataclass
+class Kept:
+    """One table: files on disk, live batches in memory."""
+
+    schema: pa.Schema
+    files: list[tuple[Path, pa.Table]] = field(default_factory=list)
+    live: list[pa.RecordBatch] = field(default_factory=list)
+    kind: Literal["hybrid", "plain"] = "hybrid"
+    version: int = 0
+
+
+class FolderTables:
+    """``TableSource`` and ``Store`` over a folder; counts what is asked of it.
+
+    ``publish`` makes a new version; pins of older ones stay answerable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now: dict[TableName, Kept] = {}
+        self.past: dict[tuple[TableName, int], Kept] = {}
+        self.pinned: list[TableName] = []
+        self.opened: list[tuple[TableName, Need]] = []
+        self.unready: set[TableName] = set()
+
+    def publish(
+        self,
+        name: TableName,
+        files: Sequence[pa.Table] = (),
+        live: Sequence[pa.RecordBatch] = (),
+        kind: Literal["hybrid", "plain"] = "hybrid",
+    ) -> None:
+        """A new version of a table made of these files and live batches."""
+        version = self.now[name].version + 1 if name in self.now else 1
+        schema = (files[0] if files else live[0]).schema
+        written = []
+        for i, table in enumerate(files):
+            path = self.folder / str(name) / f"v{version}-{i}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path, compression="zstd")
+            written.append((path, table))
+        self.now[name] = Kept(schema, written, list(live), kind, version)
+        self.past[name, version] = self.now[name]
+
+    def names(self) -> tuple[TableName, ...]:
+        return tuple(sorted(self.now))
+
+    def pin(
+        self,
+        name: TableName,
+        *,
+        at_least: Offsets = Offsets(),  # noqa: B008  # frozen
+        deadline_s: float | None = None,
+        tail: bool = True,
+    ) -> Pin:
+        del deadline_s, tail
+        self.pinned.append(name)
+        if name in self.unready:
+            raise NotReady(f"{name} has not been published yet")
+        if name not in self.now:
+            raise TableNotFound(f"there is no table {name}")
+        kept = self.now[name]
+        high = Offsets({("t", 0): kept.version})
+        if not high.covers(at_least):
+            raise NotReady(f"{name} is behind")
+        return Pin(
+            name=name,
+            table_uuid=str(name),
+            kind=kept.kind,
+            topics=(),
+            snapshot_id=kept.version,
+            metadata_location="",
+            schema_id=1,
+            committed=Offsets(),
+            high=high,
+        )
+
+    def _kept(self, pin: Pin) -> Kept:
+        return self.past[pin.name, pin.snapshot_id or 0]
+
+    def schema(self, pin: Pin) -> pa.Schema:
+        return self._kept(pin).schema
+
+    def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+        self.opened.append((pin.name, need))
+        kept = self._kept(pin)
+        live = () if need == "runs" else tuple(kept.live)
+        rows = sum(batch.num_rows for batch in live)
+        return TableVersion(pin, kept.schema, entries_of(kept.schema, kept.files), live, rows)
+
+    def describe(self, name: TableName) -> pa.Schema:
+        if name in self.unready:
+            raise NotReady(f"{name} has not been published yet")
+        return self.now[name].schema
+
+    def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
+        if which == "offsets":
+            return offsets_table(pin.committed, pin.high, pin.high)
+        if which == "snapshots":
+            return pa.table({"snapshot_id": [pin.snapshot_id]})
+        return entries_of(self.schema(pin), self._kept(pin).files).select(["path", "record_count"])
+
+    def store_options(self, name: TableName, path: str) -> StoreOptions:
+        del name, path
+        return StoreOptions("file")
+
+    def location(self, name: TableName, metadata_location: str) -> str:
+        del metadata_location
+        return (self.folder / str(name)).as_uri()
+
+    def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+        del name, metadata_location
+        return True
+
+    def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
+        raise NotImplementedError(f"{name} {request}")
