@@ -6,6 +6,7 @@ Pure: it decides on ranges, and slices batches that somebody else opened.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,14 @@ class Pick(NamedTuple):
     part: Part
     first: int
     next: int
+
+
+class Joined(NamedTuple):
+    """One partition's parts and rows in the result of a merge; ``row`` is the one after them."""
+
+    parts: list[Part]
+    slices: list[pa.RecordBatch]
+    row: int
 
 
 def cover(segments: Sequence[Segment], first: Offsets, next_: Offsets) -> list[Pick]:
@@ -109,26 +118,38 @@ def parts_of(batch: pa.RecordBatch, ranges: Sequence[Range]) -> tuple[Part, ...]
     return tuple(parts)
 
 
-def joined(shares: Sequence[tuple[Part, pa.RecordBatch]]) -> tuple[int, list[pa.RecordBatch]]:
-    """One partition's rows in the inputs of a merge: how many, and the slices that hold them.
+def joined(shares: Sequence[tuple[Part, pa.RecordBatch]], row: int) -> Joined:
+    """One partition's share of a merge.
+
+    Ranges that follow each other become one part. Where the inputs leave a hole, it stays one
+    (rule 4): that is so when a segment between them lay below the committed positions in all its
+    partitions and was dropped, while an older one is still wanted for another partition.
+
+    Args:
+        shares: the partition's parts with the batches that hold them, oldest first.
+        row: the result's row at which this partition starts.
 
     Raises:
-        LogGap: the ranges do not follow each other (rule 4).
+        LogGap: a range starts before the end of the one before it.
     """
-    rows, slices = 0, []
-    position = shares[0][0].first
+    parts: list[Part] = []
+    slices: list[pa.RecordBatch] = []
     for part, batch in shares:
-        if part.first != position:
-            raise LogGap(
-                f"{part.topic}[{part.partition}]: segments to merge go from position {position} "
-                f"to {part.first}"
-            )
-        position = part.next
         count = part.row_next - part.row_first
-        rows += count
+        last = parts[-1] if parts else None
+        if last and part.first < last.next:
+            raise LogGap(
+                f"{part.topic}[{part.partition}]: segments to merge go back from position "
+                f"{last.next} to {part.first}"
+            )
+        if last and part.first == last.next:
+            parts[-1] = replace(last, next=part.next, row_next=row + count)
+        else:
+            parts.append(replace(part, row_first=row, row_next=row + count))
+        row += count
         if count:
             slices.append(batch.slice(part.row_first, count))
-    return rows, slices
+    return Joined(parts, slices, row)
 
 
 def _in_order(

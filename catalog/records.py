@@ -91,7 +91,8 @@ class Segment:
         file: its path relative to the live folder; never used twice.
         rows: rows in it.
         bytes: size of the file.
-        parts: one per partition, sorted by (topic, partition); their rows follow each other.
+        parts: sorted by (topic, partition, first); their rows follow each other. One per
+            partition, or several that do not touch, where a merge's inputs left a hole.
         created_us: when it was written, microseconds since the epoch; a merged segment carries
             the time of its oldest input.
     """

@@ -113,10 +113,10 @@ class LiveWriter:
         """Writes the rows of neighbouring segments as one; the inputs stay as they are.
 
         Args:
-            segments: oldest first; per partition their ranges follow each other.
+            segments: oldest first. A hole between their ranges stays one: it divides a part.
 
         Raises:
-            LogGap: they leave a hole, or overlap (rule 4).
+            LogGap: a partition's ranges go back (rule 4).
             SegmentMissing: an input is gone.
             ValueError: the result could pass :data:`MAX_MERGE_BYTES`, or there is no input.
         """
@@ -131,11 +131,10 @@ class LiveWriter:
         slices = [batches[0].slice(0, 0)]
         row = 0
         for tp in sorted(shares):
-            rows, pieces = joined(shares[tp])
-            first, last = shares[tp][0][0], shares[tp][-1][0]
-            parts.append(Part(*tp, first.first, last.next, row, row + rows))
-            slices += pieces
-            row += rows
+            share = joined(shares[tp], row)
+            parts += share.parts
+            slices += share.slices
+            row = share.row
         created_us = min(segment.created_us for segment in segments)
         merged = self._store(pa.concat_batches(slices), tuple(parts), created_us)
         faults.reach("merge.written")

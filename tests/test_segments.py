@@ -206,11 +206,38 @@ def test_a_merge_regroups_rows_by_partition(writer: LiveWriter) -> None:
     assert keys_of([batch]) == log.between(Offsets(), log.ends)
 
 
-def test_inputs_that_do_not_follow_each_other_are_not_merged(writer: LiveWriter) -> None:
-    """Rule 4: a merge never closes over a hole, and never doubles a range."""
-    one, two, three = written(writer, Log.full(1, 30), at(0), at(10), at(20), at(30))
-    for wrong in ((one, three), (two, one), (one, one)):
-        with pytest.raises(LogGap, match="segments to merge"):
+def test_a_merge_never_closes_over_a_hole(writer: LiveWriter, reader: LiveReader) -> None:
+    """Rule 4: a hole between the inputs is a hole of the result, and nothing else is lost."""
+    log = Log.full(1, 40)
+    one, _, three, four = written(writer, log, at(0), at(10), at(20), at(30), at(40))
+    merged = writer.merge((one, three, four))
+    assert merged.parts == (Part(TOPIC, 0, 0, 10, 0, 10), Part(TOPIC, 0, 20, 40, 10, 30))
+    with pytest.raises(LogGap, match="no live rows at position 10, they go on at 20"):
+        reader.batches((merged,), at(5), at(40))
+    for first, next_ in ((at(5), at(10)), (at(20), at(40)), (at(25), at(35))):
+        rows = keys_of(reader.batches((merged,), first, next_))
+        assert rows == log.between(first, next_)
+
+
+def test_a_segment_committed_in_between_does_not_stop_merges(writer: LiveWriter) -> None:
+    """Positions move unevenly: a middle segment is dropped, an older one is still wanted."""
+    log = Log.full(2, 30)
+    segments = written(writer, log, at(0, 0), at(5, 10), at(8, 10), at(20, 30))
+    committed = at(8, 3)
+    merged = writer.merge((segments[0], segments[2]))
+    rows = keys_of(writer.read((merged,), committed, at(20, 30)))
+    assert sorted(rows) == log.between(committed, at(20, 30))
+    again = writer.merge((merged, *written(writer, log, at(20, 30), at(30, 30))))
+    assert len(again.parts) == 3
+    rows = keys_of(writer.read((again,), committed, at(30, 30)))
+    assert sorted(rows) == log.between(committed, at(30, 30))
+
+
+def test_inputs_that_go_back_are_not_merged(writer: LiveWriter) -> None:
+    """Rule 4: a merge never doubles a range."""
+    one, two, _ = written(writer, Log.full(1, 30), at(0), at(10), at(20), at(30))
+    for wrong in ((two, one), (one, one)):
+        with pytest.raises(LogGap, match="segments to merge go back"):
             writer.merge(wrong)
 
 
