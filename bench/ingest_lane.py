@@ -10,6 +10,7 @@ import pyarrow as pa
 from chaos.market import _PARSED
 from chaos.site import Layout
 from confluent_kafka import Consumer, TopicPartition
+from support_site import logs
 
 from bench.figures import Figure, at_least
 from bench.stage import PARTITIONS, Stage, fill, manifest, running, say, set_keys, wait_for
@@ -65,7 +66,7 @@ def _first_publication(layout: Layout) -> float:
     limit = time.perf_counter() + 60
     while manifest(layout) is None:
         if time.perf_counter() > limit:
-            raise TimeoutError("the ingest published nothing")
+            raise TimeoutError(f"the ingest published nothing: {logs(layout)}")
         time.sleep(0.001)
     return time.perf_counter()
 

@@ -16,6 +16,7 @@ from chaos.market import pool
 from chaos.site import Layout, Process, lay_out
 from confluent_kafka import Producer
 from support_kafka import Broker
+from support_site import logs
 
 from catalog.manifest import Manifest
 from catalog.segments import LiveReader
@@ -113,11 +114,11 @@ def wait_for(layout: Layout, *, visible: int = 0, committed: int = 0) -> float:
         now = manifest(layout)
         if now is not None:
             if now.state == "stopped":
-                raise RuntimeError(f"the table was stopped: {now.error}")
+                raise RuntimeError(f"the table was stopped: {now.error} {logs(layout)}")
             if sum(now.high.values()) >= visible and sum(now.committed.values()) >= committed:
                 return time.perf_counter()
         time.sleep(0.005)
-    raise TimeoutError(f"{layout.topic} was not ingested in time")
+    raise TimeoutError(f"{layout.topic} was not ingested in time: {logs(layout)}")
 
 
 @contextlib.contextmanager
