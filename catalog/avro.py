@@ -27,6 +27,9 @@ MAX_NODES = 10_000
 #: Digits that Arrow's decimal128 and Iceberg's decimal hold.
 MAX_PRECISION = 38
 
+#: Bytes of a fixed: far more than a Kafka record holds by default, and small enough to allocate.
+MAX_FIXED_BYTES = 16 * 1024 * 1024
+
 Primitive = Literal["boolean", "int", "long", "float", "double", "bytes", "string"]
 Meaning = Literal[
     "plain", "decimal", "date", "time-millis", "time-micros", "millis", "micros", "nanos", "uuid"
@@ -326,8 +329,8 @@ class _Parser:
     def _fixed(self, avro: Mapping[str, object], place: _Place) -> Leaf:
         place = self._define(avro, place)
         size = avro.get("size")
-        if not _is_int(size) or not 0 < size < 2**31:
-            raise self._refuse(place, f"a fixed of size {shorten(size)}")
+        if not _is_int(size) or not 0 < size <= MAX_FIXED_BYTES:
+            raise self._refuse(place, f"a fixed of size {shorten(size)}; 1 to {MAX_FIXED_BYTES}")
         return self._leaf(Leaf(wire="fixed", size=size), avro, place)
 
     def _leaf(self, leaf: Leaf, avro: Mapping[str, object], place: _Place) -> Leaf:

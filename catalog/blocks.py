@@ -25,7 +25,7 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionConfig, SessionContext
 
 from catalog.avro import RecordOf
-from catalog.errors import CatalogError, shorten
+from catalog.errors import CatalogError
 from catalog.wire import NONCE_BYTES, block_schema, empty_value, long_bytes, with_type_names
 
 #: Batch sizes per doubling: a chunk is filled up to the next one (at most 1/8 more records) so
@@ -129,7 +129,7 @@ class BlockReader:
         except Exception as error:
             if "Arrow error" in str(error):  # all that it says about bytes; I/O is named otherwise
                 return None
-            raise CatalogError(f"the block reader failed: {shorten(error)}") from error
+            raise CatalogError(f"the block reader failed ({type(error).__name__})") from error
         except BaseException as error:
             # A panic of the engine is no Exception; hostile bytes may be its cause.
             if type(error).__name__ == "PanicException":

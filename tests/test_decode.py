@@ -587,9 +587,21 @@ def test_a_default_that_is_no_value_of_its_type_is_refused(kind: object, default
 def test_a_failing_reader_is_no_reason_to_reject_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the engine's complaints about the bytes count against them."""
     decode, _ = decoder(TRADE)
-    monkeypatch.setattr(decode._scratch, "path", "/nowhere/k2")
-    with pytest.raises(CatalogError, match="the block reader"):
+    reader = decode._writers[7].reader
+    wrong = reader._schema.set(2, pa.field("c0", pa.struct([pa.field("y", pa.int32())])))
+    monkeypatch.setattr(reader, "_schema", wrong)
+    with pytest.raises(CatalogError, match="the block reader failed"):
         decode.decode(chunk_of([GOOD]))
+
+
+def test_a_block_that_is_gone_is_no_reason_to_reject_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decode, _ = decoder(TRADE)
+    monkeypatch.setattr(decode._scratch, "path", "/nowhere/k2")
+    with pytest.raises(CatalogError, match="the block reader found no block") as caught:
+        decode.decode(chunk_of([GOOD]))
+    assert "nowhere" not in str(caught.value)
 
 
 def test_a_range_without_records_is_an_empty_batch() -> None:

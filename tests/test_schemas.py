@@ -149,6 +149,7 @@ for _i in range(1, 17):
         (_decimal(3, type="fixed", name="D", size=1), "'x': 3 digits do not fit"),
         ({"type": "fixed", "name": "F", "size": 0}, "'x': a fixed of size 0"),
         ({"type": "fixed", "name": "F", "size": "4"}, "'x': a fixed of size 4"),
+        ({"type": "fixed", "name": "F", "size": 2**31}, "'x': a fixed of size 2147483648"),
         ({"type": "enum", "name": "E", "symbols": []}, "'x': an enum without symbols"),
         ("Missing", "'x': no type has the name 'Missing'"),
         ({"type": "array"}, r"'x\.element': 'None' is no Avro type"),
