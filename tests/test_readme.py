@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import adbc_driver_flightsql.dbapi as flightsql
 import pytest
 from chaos.market import pool
 from chaos.site import Layout, lay_out
@@ -18,6 +19,7 @@ from flight_server.config import load
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+SQL_PAGE = (ROOT / "docs" / "sql.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS = "grpc://127.0.0.1:32010"
 K2 = Path(sys.executable).with_name("k2")
@@ -75,6 +77,33 @@ def test_the_names_in_sql_answer(name: str, site: Layout) -> None:
     with connected(site) as cursor:
         cursor.execute(f"select * from {table}")
         assert cursor.fetch_arrow_table().num_columns > 1
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("number", range(len(blocks("sql", SQL_PAGE))))
+def test_the_sql_of_the_sql_page_runs(number: int, site: Layout) -> None:
+    with connected(site) as cursor:
+        cursor.execute(blocks("sql", SQL_PAGE)[number])
+        assert cursor.fetch_arrow_table().num_rows > 0
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("missing", "instead"), re.findall(r"^\| `(\w+\(.*?)`.* \| `(.*)` \|$", SQL_PAGE, re.MULTILINE)
+)
+def test_what_is_missing_is_missing_and_the_replacement_runs(
+    missing: str, instead: str, site: Layout
+) -> None:
+    """A function that the engine has learnt meanwhile should leave the page."""
+    table = (
+        "(select price as x, timestamp as t, timestamp as a, timestamp as b,"
+        " price > 1 as c, '%Y' as f from market_data.trades) as v"
+    )
+    with connected(site) as cursor:
+        with pytest.raises(flightsql.Error, match="Invalid function"):
+            cursor.execute(f"select {missing} from {table}")
+        cursor.execute(f"select {instead} from {table}")
+        assert cursor.fetch_arrow_table().num_rows > 0
 
 
 @pytest.mark.broker
