@@ -287,7 +287,10 @@ def _refuse_short_log(published: Offsets, ends: Offsets) -> None:
 
 
 def run_ingest(
-    specs: Sequence[TableSpec], sources: Sources, stop: threading.Event
+    specs: Sequence[TableSpec],
+    sources: Sources,
+    stop: threading.Event,
+    on_open: Callable[[], None] = lambda: None,
 ) -> Mapping[TableName, CatalogError]:
     """Ingests all tables until ``stop`` is set; a table that stops does not end the others.
 
@@ -297,6 +300,7 @@ def run_ingest(
         specs: the tables.
         sources: what they share.
         stop: set by a signal handler; set here, too, when something that is not typed ends a table.
+        on_open: called once, when every table has found its place in the log or has stopped.
 
     Returns:
         The error of each table that stopped by one.
@@ -322,6 +326,7 @@ def run_ingest(
                 continue
             life = partial(_live, table, stop, errors, crashes)
             threads.append(threading.Thread(target=life, name=f"table {table.name}"))
+        on_open()
         for thread in threads:
             thread.start()
         stop.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -23,7 +24,7 @@ def _server(arguments: Sequence[str]) -> int:
 
 
 def _ingest(arguments: Sequence[str]) -> int:
-    from flight_server.app import ingest_until  # noqa: PLC0415  # see the module's text
+    from flight_server.ingest_app import ingest_until  # noqa: PLC0415  # see the module's text
 
     return ingest_until(stop_on_signals(), *arguments)
 
@@ -57,11 +58,12 @@ def run(role: Callable[[], int]) -> int:
         return role()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the last frame: told or shown, never lost
         from flight_server.failures import exit_code_of, is_expected  # noqa: PLC0415  # see above
 
         if not is_expected(error):
-            raise
+            traceback.print_exc()
+            return ExitCode.INTERNAL
         sys.stderr.write(f"k2: {error}\n")
         return exit_code_of(error)
 

@@ -121,7 +121,7 @@ def ingest(path: Config = None) -> None:
     """Only the ingest: Kafka into the live tables and Iceberg, in this process."""
 
     def start() -> int:
-        from flight_server.app import ingest_until
+        from flight_server.ingest_app import ingest_until
         from flight_server.lifeline import stop_on_signals
 
         log_to_stderr()
@@ -182,7 +182,7 @@ def sql(  # noqa: PLR0913  # one parameter per option
 def _run_sql(
     address: object, text: str | None, parameters: list[str], where: tuple[Form | None, Path | None]
 ) -> int:
-    from flight_server.rowformat import BINARY
+    from flight_server.rowformat import BINARY, Format
     from flight_server.sqlclient import Address, Client, parse_parameter, split_statements
     from flight_server.sqlshell import Output, Shell, run_statement, say_on_stderr
 
@@ -190,7 +190,7 @@ def _run_sql(
         raise TypeError(address)
     form, file = where
     terminal = file is None and sys.stdout.isatty()
-    chosen = (form or (Form.table if terminal else Form.csv)).value
+    chosen: Format = (form or (Form.table if terminal else Form.csv)).value
     if chosen in BINARY and (terminal or text is None):
         print(f"k2: {chosen} needs --output, or a pipe", file=sys.stderr)
         return ExitCode.USAGE

@@ -194,7 +194,8 @@ class Limits(Section):
         ByteSize(2 * 1024**3), description="memory pool shared by all running statements"
     )
     spill_folder: Path = Field(
-        Path("k2-spill"), description="where sorts and aggregates spill to; emptied at start"
+        Path("k2-spill"),
+        description="where statements spill to, each process in a folder of its own",
     )
     spill_bytes: Bytes = Field(
         ByteSize(16 * 1024**3), description="bound on what one statement spills"

@@ -19,6 +19,11 @@ from typing import Literal, Self
 import pyarrow as pa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from catalog.errors import CatalogError
+from catalog.manifest import Manifest
+from catalog.observer import Committed
+from catalog.spec import TableName
+
 State = Literal["running", "finished", "failed", "cancelled"]
 
 #: Finished statements that ``system.queries`` remembers; running ones are always there.
@@ -198,6 +203,74 @@ class Metrics:
             self.planning_seconds.observe(record.planning_ms / 1000)
         self.rows.inc(record.rows)
         self.bytes.inc(record.bytes)
+
+
+class IngestMetrics:
+    """The ingest's figures; a ``catalog.observer.Observer``."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        by = ["table"]
+        self.rows = Counter("k2_ingest_rows", "Rows made live", by, registry=registry)
+        self.bytes = Counter("k2_ingest_bytes", "Arrow bytes made live", by, registry=registry)
+        self.commits = Counter("k2_ingest_commits", "Iceberg commits", by, registry=registry)
+        self.committed_rows = Counter(
+            "k2_ingest_committed_rows", "Rows committed to Iceberg", by, registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "k2_ingest_commit_seconds", "A flush", by, buckets=_SECONDS, registry=registry
+        )
+        self.visible_age = Gauge(
+            "k2_ingest_visible_age_seconds",
+            "Age of the youngest record when it was last published",
+            by,
+            registry=registry,
+        )
+        self.live_rows = Gauge("k2_ingest_live_rows", "Rows in segments", by, registry=registry)
+        self.live_bytes = Gauge("k2_ingest_live_bytes", "Live bytes", by, registry=registry)
+        self.behind = Gauge(
+            "k2_ingest_behind", "Offsets up to the high watermarks", by, registry=registry
+        )
+        self.paused = Gauge(
+            "k2_ingest_paused", "1 at the bound of live bytes", by, registry=registry
+        )
+        self.troubles = Counter(
+            "k2_ingest_troubles", "Failures tried again", ["table", "error"], registry=registry
+        )
+        self.halted = Gauge(
+            "k2_ingest_stopped", "1 where the table has stopped", by, registry=registry
+        )
+
+    def consumed(self, table: TableName, rows: int, size_bytes: int) -> None:
+        """A chunk became a segment."""
+        self.rows.labels(str(table)).inc(rows)
+        self.bytes.labels(str(table)).inc(size_bytes)
+
+    def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:
+        """A manifest is on disk."""
+        name = str(table)
+        if newest_us is not None:
+            self.visible_age.labels(name).set(max(0.0, time.time() - newest_us / 1e6))
+        behind = sum(max(0, n - manifest.high.at(p)) for p, n in manifest.watermarks.items())
+        self.live_rows.labels(name).set(sum(segment.rows for segment in manifest.segments))
+        self.live_bytes.labels(name).set(sum(segment.bytes for segment in manifest.segments))
+        self.behind.labels(name).set(behind)
+        self.paused.labels(name).set(manifest.state == "paused")
+
+    def committed(self, table: TableName, committed: Committed) -> None:
+        """A flush landed."""
+        self.commits.labels(str(table)).inc()
+        self.committed_rows.labels(str(table)).inc(committed.rows)
+        self.commit_seconds.labels(str(table)).observe(committed.seconds)
+
+    def troubled(self, table: TableName, trouble: CatalogError) -> None:
+        """Something is tried again."""
+        self.troubles.labels(str(table), type(trouble).__name__).inc()
+
+    def stopped(self, table: TableName, error: CatalogError) -> None:
+        """A table needs somebody."""
+        self.troubles.labels(str(table), type(error).__name__).inc()
+        self.halted.labels(str(table)).set(1)
 
 
 class MetricsEndpoint:

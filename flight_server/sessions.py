@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from catalog.offsets import Offsets
 from catalog.spec import TableName
+from flight_server import protocol
 from flight_server.protocol.errors import HandleRefused, PermissionDenied, StaleHandle
 from flight_server.protocol.handles import Purpose, Retired, Sealer
 from flight_server.protocol.messages import OptionValue
@@ -61,6 +62,11 @@ class Session:
         with self._lock:
             return {name: high for name, (_, high) in self._seen.items()}
 
+    def knows(self, name: TableName, table_uuid: str) -> bool:
+        """Whether what was seen of ``name`` was of this very table."""
+        with self._lock:
+            return name in self._seen and self._seen[name][0] == table_uuid
+
     def saw(self, name: TableName, table_uuid: str, high: Offsets) -> None:
         """An answer shows ``name`` up to ``high``; another uuid starts anew."""
         with self._lock:
@@ -109,8 +115,10 @@ class SessionStore:
             return session, self._make_cookie(session.id, principal)
         return self._find(known), None
 
-    def close(self, session: Session) -> bool:
+    def close(self, session: protocol.Session) -> bool:
         """Forget ``session``; False where it was not kept."""
+        if not isinstance(session, Session):
+            return False
         with self._lock:
             return self._kept.pop(session.id, None) is not None
 

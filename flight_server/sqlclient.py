@@ -22,7 +22,10 @@ from catalog.errors import shorten
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 #: Text of ADBC's that repeats what the caller knows.
 _NOISE = re.compile(
-    r"^(\w+: )?\[FlightSQL\] |( \(\w+; \w+\))?\. ?(Vendor code|SQLSTATE).*$", re.DOTALL
+    r"^(\w+: )?\[FlightSQL\] "
+    r"|\. Detail: Python exception:.*$"
+    r"|( \(\w+; \w+\))?\. ?(Vendor code|SQLSTATE).*$",
+    re.DOTALL,
 )
 #: Quoted texts (an open one runs to the end), comments, semicolons, and all else.
 _TOKENS = re.compile(

@@ -2,8 +2,8 @@
 
 The supervisor holds neither engine nor Kafka client nor configuration: what can crash is in its
 children. A child that was ready and ends is started again, after a delay that doubles up to
-``max_delay_s`` and starts anew after a stable run. A child that ends with CONFIG or UNAVAILABLE
-before it was ever ready ends the whole: the start has failed and its message says why.
+``max_delay_s`` and starts anew after a stable run. A child that ends with one of
+``HOPELESS`` before it was ever ready ends the whole: the start has failed, its message says why.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flight_server.lifeline import Child, say_ready, stop_on_signals
 log = logging.getLogger("k2.supervisor")
 
 #: Ends of a start that a restart would only repeat.
-HOPELESS = frozenset({ExitCode.CONFIG, ExitCode.UNAVAILABLE, ExitCode.USAGE})
+HOPELESS = frozenset({ExitCode.CONFIG, ExitCode.UNAVAILABLE, ExitCode.USAGE, ExitCode.INTERNAL})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,187 @@
+"""The composition root of what reads: the only place that makes its parts and joins them.
+
+``build_reading`` makes catalog, tables and engine: what answers statements, in whichever process.
+``build_server`` puts it behind Flight SQL. The ingest's root is ``ingest_app``: neither process
+loads what only the other one needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.lake import Lake
+from catalog.segments import LiveReader
+from catalog.spec import TableSpec
+from catalog.tables import Tables
+from flight_server.auth import StaticUsers
+from flight_server.backend import EngineBackend
+from flight_server.backend import Settings as BackendSettings
+from flight_server.config import Settings, load
+from flight_server.engine import Engine, Options
+from flight_server.exits import ExitCode
+from flight_server.lakes import open_lake
+from flight_server.layers import ConfigRefused
+from flight_server.lifeline import say_ready
+from flight_server.limits import Limits
+from flight_server.metrics import Metrics, MetricsEndpoint, QueryLog
+from flight_server.protocol import Facts, FlightSqlServer, Sealer, Service, Tls
+from flight_server.sessions import SessionLimits, SessionStore
+from flight_server.spill import spill_folder
+from flight_server.versions import check_versions, installed
+
+log = logging.getLogger("k2.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything that answers statements."""
+
+    lake: Lake
+    tables: Tables
+    engine: Engine
+    metrics: Metrics
+    queries: QueryLog
+    options: Options
+
+
+def limits_of(settings: Settings, spill: Path) -> Limits:
+    """``[limits]`` as the engine wants them."""
+    limits = settings.limits
+    return Limits(
+        statement_timeout_s=limits.statement_timeout_s,
+        memory_bytes=int(limits.memory_bytes),
+        spill_folder=spill,
+        spill_bytes=int(limits.spill_bytes),
+        concurrency=limits.concurrency,
+        queue_wait_s=limits.queue_wait_s,
+        max_sql_bytes=int(limits.max_sql_bytes),
+        max_operators=limits.max_operators,
+        max_depth=limits.max_depth,
+        max_product_rows=limits.max_product_rows,
+        max_result_rows=limits.max_result_rows,
+        max_result_bytes=None if limits.max_result_bytes is None else int(limits.max_result_bytes),
+        max_parameter_sets=limits.max_parameter_sets,
+        batch_bytes=int(limits.batch_bytes),
+    )
+
+
+def default_options(specs: tuple[TableSpec, ...]) -> Options:
+    """Names without a schema mean the declared tables' namespace, where there is only one."""
+    namespaces = {spec.name.namespace for spec in specs}
+    return Options(schema=namespaces.pop()) if len(namespaces) == 1 else Options()
+
+
+def build_reading(settings: Settings, stack: ExitStack) -> Reading:
+    """Opens catalog and live folder, and an engine over them; ``stack`` closes them.
+
+    Raises:
+        ConfigRefused, CatalogError: as :func:`open_lake` and the folders say.
+    """
+    lake = open_lake(settings)
+    stack.callback(lake.close)
+    spill = stack.enter_context(spill_folder(settings.limits.spill_folder))
+    specs = settings.table_specs()
+    tables = Tables(
+        lake,
+        LiveReader(settings.live.folder),
+        specs,
+        refresh_ms=settings.catalog.refresh_ms,
+        catalog=settings.catalog.name,
+    )
+    metrics = Metrics()
+    queries = QueryLog(metrics)
+    engine = Engine(
+        tables,
+        lake,
+        limits_of(settings, spill),
+        catalog_name=settings.catalog.name,
+        system={"tables": tables.overview, "lag": tables.lag, "queries": queries.to_arrow},
+    )
+    stack.callback(engine.close)
+    return Reading(lake, tables, engine, metrics, queries, default_options(specs))
+
+
+def build_server(settings: Settings, stack: ExitStack) -> FlightSqlServer:
+    """Listens; ``serve`` is for the caller. ``stack`` closes everything behind it.
+
+    Raises:
+        ConfigRefused: the address cannot be listened on, a TLS file cannot be read, …
+        CatalogError: the catalog does not answer.
+    """
+    reading = build_reading(settings, stack)
+    server = settings.server
+    key = server.ticket_key
+    sealer = Sealer([key.get_secret_value().encode() if key else secrets.token_bytes(32)])
+    told = BackendSettings(
+        settings.catalog.name, reading.options, settings.limits.statement_timeout_s
+    )
+    service = Service(
+        EngineBackend(reading.engine, reading.queries, told),
+        sealer,
+        SessionStore(sealer, SessionLimits(idle_s=server.session_life_s)),
+        Facts("K2 Flight", installed("k2-flight") or "0", server.ticket_life_s),
+    )
+    flight = _listen(settings, service)
+    stack.callback(flight.stop)
+    if server.metrics_port is not None:
+        endpoint = MetricsEndpoint(server.host, server.metrics_port, reading.metrics.registry)
+        stack.callback(endpoint.close)
+    return flight
+
+
+def _listen(settings: Settings, service: Service) -> FlightSqlServer:
+    server = settings.server
+    users = {name: value.get_secret_value() for name, value in server.users.items()}
+    tokens = {name: value.get_secret_value() for name, value in server.tokens.items()}
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    scheme = "grpc" if server.tls_certificate is None else "grpc+tls"
+    try:
+        return FlightSqlServer(
+            service,
+            f"{scheme}://{host}:{server.port}",
+            authenticator=StaticUsers(users, tokens) if users or tokens else None,
+            tls=_tls(server.tls_certificate, server.tls_key),
+        )
+    except OSError as error:
+        raise ConfigRefused(
+            f"the server cannot listen on {host}:{server.port}: another one may run there; "
+            "change server.host or server.port"
+        ) from error
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    if certificate is None or key is None:
+        return None
+    try:
+        return Tls(certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise ConfigRefused(
+            f"server.tls_certificate or server.tls_key cannot be read: {error.strerror}"
+        ) from error
+
+
+def serve_until(stop: threading.Event, config: str | None = None) -> int:
+    """The server's process: answers until ``stop``, then lets running statements finish.
+
+    Raises:
+        ConfigRefused, CatalogError: the start has failed.
+    """
+    check_versions()
+    settings = load(Path(config) if config else None)
+    with ExitStack() as stack:
+        server = build_server(settings, stack)
+        serving = threading.Thread(target=server.serve, name="k2-serve", daemon=True)
+        serving.start()
+        log.info("server_ready host=%s port=%d", settings.server.host, server.port)
+        say_ready(port=server.port)
+        stop.wait()
+        drain = threading.Thread(target=server.shutdown, name="k2-drain", daemon=True)
+        drain.start()
+        drain.join(settings.server.drain_s)
+        log.info("server_ends drained=%s", not drain.is_alive())
+    return ExitCode.OK

@@ -1,0 +1,120 @@
+"""The command line's client against a server of the kernel."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from support_flight import Numbers, make_service, serving
+
+from flight_server.sqlclient import (
+    Address,
+    Client,
+    ServerUnreachable,
+    StatementFailed,
+    is_complete,
+    parse_parameter,
+    split_statements,
+)
+from flight_server.sqlshell import NameCompleter, Output, Shell, history_file
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with (
+        serving(make_service(Numbers())) as server,
+        Client(Address.parse(f"127.0.0.1:{server.port}")) as connected,
+    ):
+        yield connected
+
+
+def test_rows_stream_while_the_block_lasts(client: Client) -> None:
+    with client.query("select n from numbers") as result:
+        assert result.schema.names == ["n"]
+        assert [n for batch in result.batches for n in batch["n"].to_pylist()] == [0, 1, 2, 3, 4]
+
+
+def test_the_servers_message_arrives_without_the_drivers_noise(client: Client) -> None:
+    with pytest.raises(StatementFailed) as failed, client.query("select 2"):
+        pass
+    assert str(failed.value).startswith("I only know 'select n from numbers'")
+
+
+def test_an_error_of_the_caller_stays_his_own(client: Client) -> None:
+    with pytest.raises(BrokenPipeError), client.query("select n from numbers"):
+        raise BrokenPipeError
+
+
+def test_nobody_at_the_address_is_a_typed_error() -> None:
+    with (
+        pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1: check the address"),
+        Client(Address.parse("127.0.0.1:1")) as client,
+        client.query("select 1"),
+    ):
+        pass
+
+
+def test_names_for_completion_come_from_the_server(client: Client) -> None:
+    assert {"demo", "numbers", "demo.numbers", "n"} <= set(client.names())
+
+
+def test_completion_offers_names_and_keywords(client: Client) -> None:
+    completer = NameCompleter(client)
+    completer.refresh()
+
+    def offered(text: str) -> list[str]:
+        return [c.text for c in completer.get_completions(Document(text), CompleteEvent())]
+
+    assert offered("select n from demo.nu") == ["demo.numbers"]
+    assert offered("sel") == ["select"]
+    assert offered("select ") == []
+
+
+def test_statements_are_split_outside_quotes_and_comments() -> None:
+    script = "select ';' as \"a;b\"; -- no; really\nselect 2; /* ; */ ;"
+    assert split_statements(script) == ["select ';' as \"a;b\"", "-- no; really\nselect 2"]
+    assert split_statements("  -- nothing\n ; ") == []
+    assert split_statements("select a-b, a/b") == ["select a-b, a/b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("select 1;", True),
+        ("select 1; -- done", True),
+        ("select 1", False),
+        ("select ';", False),
+        ("select 1 -- ;", False),
+        ("", False),
+    ],
+)
+def test_a_statement_is_complete_at_its_semicolon(text: str, *, complete: bool) -> None:
+    assert is_complete(text) == complete
+
+
+def test_parameters_are_json_where_they_are_json() -> None:
+    texts = ["42", "1.5", "true", "null", '"42"', "KAR", "[1]", "2026-01-01"]
+    expected = [42, 1.5, True, None, "42", "KAR", "[1]", "2026-01-01"]
+    assert [parse_parameter(text) for text in texts] == expected
+
+
+def test_the_prompt_runs_statements_and_goes_on_after_an_error(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    said: list[str] = []
+    out = io.BytesIO()
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        pipe.send_text("select 2;\r\\f csv\rselect n from numbers\r;\r\\q\r")
+        Shell(client, Output(out, "table", said.append)).run()
+    assert out.getvalue().decode().split() == ['"n"', "0", "1", "2", "3", "4"]
+    assert any("error: I only know" in line for line in said)
+    assert any(line.startswith("5 rows in ") for line in said)
+    assert "select 2;" in history_file().read_text()
