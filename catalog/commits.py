@@ -1,6 +1,6 @@
 """The fenced commit: one snapshot with rows, Kafka positions and a copy of them (rules 2 to 6).
 
-Floor 2a. pyiceberg's own retry rebases an append on whatever it finds and, after a conflict that
+pyiceberg's own retry rebases an append on whatever it finds and, after a conflict that
 was none, deletes the files of a commit that landed. So the loop is ours: every attempt loads the
 table, compares the marker in *that* base with the expected one, builds the snapshot on that base
 and sends it once, with the requirement that the head is still that base. The snapshot id stays the

@@ -1,7 +1,7 @@
 """Opening an Iceberg catalog so that it answers or fails in time, and naming what failed.
 
-Floor 2a: the one place where exceptions of pyiceberg, requests, SQLAlchemy and the object store
-become ours. Their texts hold addresses, paths and keys, so no message repeats them.
+The one place where exceptions of pyiceberg, requests, SQLAlchemy and the object store become ours.
+Their texts hold addresses, paths and keys, so no message repeats them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Creating a table from its declaration, and adding the columns that the declaration gained.
-
-Floor 2a.
-"""
+"""Creating a table from its declaration, and adding the columns that the declaration gained."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rows → sorted, partitioned Parquet files with Iceberg's statistics, not yet committed.
 
-Floor 2a. pyiceberg's own writer neither sorts nor counts NaNs, filters the whole table once per
+pyiceberg's own writer neither sorts nor counts NaNs, filters the whole table once per
 partition and encodes every column with a dictionary; here one sort serves partitions and order,
 each row group is gathered and written in turn (its memory is used again for the next), and the
 work runs in Arrow's kernels, which release the GIL for the consume loop.

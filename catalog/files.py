@@ -1,6 +1,6 @@
 """The data files of a snapshot as one Arrow table: what a scan is planned and pruned with.
 
-Floor 2a. Manifests never change, so each is parsed once per schema version and kept as a small
+Manifests never change, so each is parsed once per schema version and kept as a small
 Arrow table; a snapshot's table is their concatenation.
 """
 

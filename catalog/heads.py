@@ -1,6 +1,6 @@
 """Where a table stands: its head and the marker that belongs to it (docs/architecture.md, rule 2).
 
-Floor 2a: pure functions of an Iceberg metadata file.
+Pure functions of an Iceberg metadata file.
 """
 
 from __future__ import annotations

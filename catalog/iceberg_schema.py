@@ -1,6 +1,6 @@
 """Iceberg's schema language and the declared Arrow schema: names, types, partitions, sort order.
 
-Floor 2a: pure; imports pyiceberg's values and nothing of the lake.
+Pure; imports pyiceberg's values and nothing of the lake.
 
 Arrow here means *plain* types: utf8, binary, list (child ``element``), map (``key``, ``value``),
 timestamps in UTC. pyiceberg's own conversion gives large types, which no JDBC or ODBC client reads.

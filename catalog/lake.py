@@ -1,7 +1,7 @@
 """The Iceberg side of a table: pin, commit with fenced positions, evolve, read the file list.
 
-Floor 2b: the facade over catalog/connect.py, heads.py, commits.py, data_files.py, files.py and
-iceberg_schema.py (floor 2a). Only these import pyiceberg.
+The facade over catalog/connect.py, heads.py, commits.py, data_files.py, files.py and
+iceberg_schema.py. Only these import pyiceberg.
 
 Threads: every method may be called from any thread at any time. Calls share nothing but caches
 behind locks and the catalog client: SQLAlchemy's engine and requests' connection pool are made for

@@ -1,6 +1,6 @@
 """Parsed metadata files and the stores that they live in, kept for tickets.
 
-Floor 2a. A metadata file never changes, so it is parsed once.
+A metadata file never changes, so it is parsed once.
 """
 
 from __future__ import annotations

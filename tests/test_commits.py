@@ -26,6 +26,7 @@ from support_lake import (
     STARTS,
     TOPIC,
     Place,
+    Step,
     Writer,
     after,
     all_files_on_disk,
@@ -130,7 +131,7 @@ def test_empty_progress_is_a_real_snapshot(place: Place) -> None:
 @pytest.mark.parametrize("error", LOST_ANSWERS.values(), ids=LOST_ANSWERS)
 @pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
 def test_whatever_happens_to_the_answer_the_rows_land_once(
-    place: Place, when: Callable[[Exception], object], error: Exception
+    place: Place, when: Callable[[Exception], Step], error: Exception
 ) -> None:
     """Rule 6: the recorded positions decide; no file is ever deleted."""
     writer = Writer.claiming(place, "a")
@@ -164,7 +165,7 @@ def test_an_outcome_that_cannot_be_learnt_is_said_and_found_later(local: Place) 
 
     def lose_the_catalog(send: Callable[[], object]) -> object:
         send()
-        writer.lake._catalog.load_table = unreachable  # type: ignore[method-assign]
+        writer.lake._catalog.load_table = unreachable  # type: ignore[assignment, method-assign]
         raise LOST_ANSWERS["reset"]
 
     def unreachable(_: object) -> object:
@@ -263,6 +264,49 @@ def test_a_late_request_before_its_successor_is_found(place: Place) -> None:
     writer.append(6)
     assert len(calls) == 2
     assert assert_exact(place) == writer.marker.positions
+
+
+def test_what_landed_below_a_new_owner_is_known_to_have_landed(local: Place) -> None:
+    """Rule 6: the snapshot id in the history says it, whatever stands above."""
+    writer = Writer.claiming(local, "old")
+
+    def lose_answer_and_table(send: Callable[[], object]) -> object:
+        send()
+        Writer.claiming(local, "new")
+        raise LOST_ANSWERS["504"]
+
+    break_commits(writer.lake, once(lose_answer_and_table))
+    head = writer.append(6)
+    assert head.marker is not None
+    assert (head.marker.epoch, head.marker.writer) == (2, "new")
+    assert assert_exact(local) == head.marker.positions == Offsets({(TOPIC, 0): 106, (TOPIC, 1): 6})
+
+
+def test_a_late_request_below_a_new_owner_is_known_to_have_landed(local: Place) -> None:
+    """Rule 6: all attempts share one snapshot id."""
+    late = Late()
+    writer = Writer.claiming(local, "old")
+
+    def arrive_and_lose_the_table() -> None:
+        late.arrive()
+        Writer.claiming(local, "new")
+
+    break_commits(writer.lake, once(late.hold, meanwhile(arrive_and_lose_the_table)))
+    head = writer.append(6)
+    assert head.marker is not None
+    assert head.marker.writer == "new"
+    assert assert_exact(local) == head.marker.positions == Offsets({(TOPIC, 0): 106, (TOPIC, 1): 6})
+
+
+@pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
+def test_empty_progress_that_moves_nothing_lands_once(
+    local: Place, when: Callable[[Exception], Step]
+) -> None:
+    """Rule 6: equal positions before and after say nothing; the snapshot id does."""
+    writer = Writer.claiming(local, "a")
+    break_commits(writer.lake, once(when(LOST_ANSWERS["500"])))
+    writer.commit(None, writer.marker)
+    assert len(local.foreign_table().metadata.snapshots) == 2
 
 
 def test_a_late_request_does_not_overtake_another_tools_commit(place: Place) -> None:
@@ -521,7 +565,7 @@ def test_a_recreated_topic_cannot_be_claimed(local: Place, identity: TopicIdenti
 @pytest.mark.parametrize("error", [LOST_ANSWERS["500"], LOST_ANSWERS["409"]], ids=["500", "409"])
 @pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
 def test_a_claim_lands_once(
-    local: Place, when: Callable[[Exception], object], error: Exception
+    local: Place, when: Callable[[Exception], Step], error: Exception
 ) -> None:
     """Rule 6 holds for claims: one epoch, not two."""
     lake = local.lake()
