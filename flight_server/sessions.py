@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from catalog.offsets import Offsets
 from catalog.spec import TableName
-from flight_server import protocol
+from flight_server.protocol import backend as protocol
 from flight_server.protocol.errors import HandleRefused, PermissionDenied, StaleHandle
 from flight_server.protocol.handles import Purpose, Retired, Sealer
 from flight_server.protocol.messages import OptionValue

@@ -1,0 +1,59 @@
+"""What a ticket says: statement, parameters, options and pins. Never segment files (rule 17)."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pyarrow as pa
+
+from catalog.errors import VersionGone
+from catalog.tables import Pin
+from flight_server.plans import Options, Plan, Statement
+
+#: Length of the JSON part; the parameters follow as an Arrow IPC stream.
+_HEAD = struct.Struct(">I")
+
+
+def payload_of(plan: Plan) -> bytes:
+    """What :func:`read_payload` reads, here or on another server."""
+    options = plan.options
+    head = {
+        "q": plan.statement.sql,
+        "o": [options.schema, options.time_zone, options.timeout_s],
+        "p": [pin.to_json() for pin in plan.pins],
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return _HEAD.pack(len(text)) + text + _to_ipc(plan.statement.parameters)
+
+
+def read_payload(payload: bytes) -> tuple[Statement, Options, tuple[Pin, ...]]:
+    """The inverse of :func:`payload_of`; the seal has been checked.
+
+    Raises:
+        VersionGone: another version of this program made it.
+    """
+    try:
+        (size,) = _HEAD.unpack_from(payload)
+        head = json.loads(payload[_HEAD.size : _HEAD.size + size])
+        sql, options, pins = head["q"], Options(*head["o"]), head["p"]
+        parameters = _from_ipc(payload[_HEAD.size + size :])
+    except (struct.error, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+        raise VersionGone(
+            "another version of this server made the ticket: plan the statement again"
+        ) from error
+    return Statement(sql, parameters), options, tuple(Pin.from_json(pin) for pin in pins)
+
+
+def _to_ipc(parameters: pa.RecordBatch | None) -> bytes:
+    if parameters is None:
+        return b""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, parameters.schema) as writer:
+        writer.write_batch(parameters)
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded
+
+
+def _from_ipc(encoded: bytes) -> pa.RecordBatch | None:
+    return pa.ipc.open_stream(encoded).read_next_batch() if encoded else None
