@@ -92,14 +92,14 @@ def _vwap(stage: Stage, connection: flightsql.Connection) -> list[Figure]:
     answers = {
         "ours": ours(),
         "parquet": pa.Table.from_batches(here.collect()),
-        "duck": duck.execute(VWAP.format(table=union)).arrow().read_all(),
+        "duck": duck.sql(VWAP.format(table=union)).to_arrow_table(),
     }
     _agree(answers)
     best = alternate(
         {
             "ours": ours,
             "parquet": lambda: context.sql(VWAP.format(table="whole")).collect(),
-            "duck": lambda: duck.execute(VWAP.format(table=union)).arrow().read_all(),
+            "duck": lambda: duck.sql(VWAP.format(table=union)).to_arrow_table(),
         }
     )
     name = "VWAP by symbol, history + live, through ADBC"

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import adbc_driver_flightsql
-import adbc_driver_flightsql.dbapi as flightsql
 from chaos.market import pool
 from chaos.site import Layout, Process, lay_out
 from confluent_kafka import Producer
@@ -119,28 +117,6 @@ def wait_for(layout: Layout, *, visible: int = 0, committed: int = 0) -> float:
                 return time.perf_counter()
         time.sleep(0.005)
     raise TimeoutError(f"{layout.topic} was not ingested in time: {logs(layout)}")
-
-
-@contextlib.contextmanager
-def connected(layout: Layout) -> Iterator[flightsql.Connection]:
-    """An ADBC connection, once the server answers."""
-    options = {adbc_driver_flightsql.DatabaseOptions.WITH_COOKIE_MIDDLEWARE.value: "true"}
-    limit = time.perf_counter() + 60
-    while True:
-        try:
-            connection = flightsql.connect(layout.uri, db_kwargs=options, autocommit=True)
-            with connection.cursor() as cursor:
-                cursor.execute("select 1")
-                cursor.fetchall()
-            break
-        except flightsql.Error:
-            if time.perf_counter() > limit:
-                raise
-            time.sleep(0.1)
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 def resident_bytes(pid: int) -> int:

@@ -54,24 +54,34 @@ def logs(layout: Layout) -> str:
     )
 
 
-@contextlib.contextmanager
-def connected(layout: Layout, **options: str) -> Iterator[flightsql.Cursor]:
-    """A cursor, once the server answers; the connection is a session (cookies)."""
+def connect(layout: Layout, **options: str) -> flightsql.Connection:
+    """A connection with cookies, so one session, once the server answers.
+
+    Raises:
+        AssertionError: it does not answer in time; holds the ends of the logs.
+    """
     cookies = {adbc_driver_flightsql.DatabaseOptions.WITH_COOKIE_MIDDLEWARE.value: "true"}
     limit = time.monotonic() + PATIENCE_S
     while True:
-        try:
-            connection = flightsql.connect(layout.uri, db_kwargs=cookies | options, autocommit=True)
-            cursor = connection.cursor()
-            cursor.execute("select 1")
-            cursor.fetchall()
-            break
-        except flightsql.Error as error:
-            if time.monotonic() > limit:
-                raise AssertionError(f"the server does not answer: {logs(layout)}") from error
-            time.sleep(0.1)
-    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(
+                    flightsql.connect(layout.uri, db_kwargs=cookies | options, autocommit=True)
+                )
+                with connection.cursor() as cursor:
+                    cursor.execute("select 1")
+                    cursor.fetchall()
+            except flightsql.Error as error:
+                if time.monotonic() > limit:
+                    raise AssertionError(f"the server does not answer: {logs(layout)}") from error
+            else:
+                stack.pop_all()
+                return connection
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def connected(layout: Layout, **options: str) -> Iterator[flightsql.Cursor]:
+    """A cursor on a connection of its own, once the server answers."""
+    with connect(layout, **options) as connection, connection.cursor() as cursor:
         yield cursor
-    finally:
-        cursor.close()
-        connection.close()

@@ -196,7 +196,7 @@ def test_the_place_of_a_row_never_shows(
     name: str, cursor: flightsql.Cursor, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """Rule 16: history, tail and both together give one answer, and it is DuckDB's."""
-    wanted = rows(duck.execute(STATEMENTS[name].format(t="expected")).arrow().read_all())
+    wanted = rows(duck.sql(STATEMENTS[name].format(t="expected")).to_arrow_table())
     assert wanted
     for way in WAYS:
         cursor.execute(STATEMENTS[name].format(t=f"market_data.{way}"))
