@@ -28,6 +28,7 @@ from flight_server.lakes import open_lake
 from flight_server.layers import ConfigRefused
 from flight_server.lifeline import say_ready
 from flight_server.limits import Limits
+from flight_server.logs import log_to_stderr
 from flight_server.metrics import Metrics, MetricsEndpoint, QueryLog
 from flight_server.protocol import Facts, FlightSqlServer, Sealer, Service, Tls
 from flight_server.sessions import SessionLimits, SessionStore
@@ -173,6 +174,7 @@ def serve_until(stop: threading.Event, config: str | None = None) -> int:
     """
     check_versions()
     settings = load(Path(config) if config else None)
+    log_to_stderr(settings.server.log_level)
     with ExitStack() as stack:
         server = build_server(settings, stack)
         serving = threading.Thread(target=server.serve, name="k2-serve", daemon=True)

@@ -16,9 +16,10 @@ from typing import Annotated, BinaryIO, NoReturn
 
 import typer
 
-from flight_server.child import log_to_stderr, run
+from flight_server.child import run
 from flight_server.exits import MEANINGS, ExitCode
 from flight_server.lean import without_pandas
+from flight_server.logs import log_to_stderr
 
 _CODES = "\n\n".join(f"{int(code)}: {meaning}" for code, meaning in MEANINGS.items())
 
@@ -99,6 +100,7 @@ def serve(
 
     def start() -> int:
         from flight_server.config import load
+        from flight_server.lifeline import stop_on_signals, watch
         from flight_server.supervisor import child_specs
         from flight_server.supervisor import serve as supervise
         from flight_server.versions import check_versions
@@ -109,9 +111,11 @@ def serve(
         settings = load(path, {**os.environ, **environ})
         ingest = not no_ingest and bool(settings.table)
         log_to_stderr(settings.server.log_level)
-        return supervise(
-            child_specs(str(path.absolute()) if path else None, ingest=ingest, environ=environ)
+        children = child_specs(
+            str(path.absolute()) if path else None, ingest=ingest, environ=environ
         )
+        watch()
+        return supervise(children, stop_on_signals())
 
     _leave(start)
 

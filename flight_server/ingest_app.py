@@ -16,6 +16,7 @@ from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake
 from flight_server.layers import ConfigRefused
 from flight_server.lifeline import say_ready
+from flight_server.logs import log_to_stderr
 from flight_server.metrics import IngestMetrics, MetricsEndpoint
 from flight_server.versions import check_versions
 
@@ -65,6 +66,7 @@ def ingest_until(stop: threading.Event, config: str | None = None) -> int:
     """
     check_versions()
     settings = load(Path(config) if config else None)
+    log_to_stderr(settings.server.log_level)
     specs = settings.table_specs()
     if not specs:
         raise ConfigRefused("there is no [[table]]: declare one, or serve without an ingest")

@@ -1,8 +1,9 @@
 """Children that end when their parent ends, however it ends.
 
-The parent keeps the writing end of a pipe that nobody ever writes to. When the parent is gone, even
-by SIGKILL, the kernel closes it, and the child reads the end of the file. This works on every Unix
-and needs no polling. A second pipe carries one line back: the child is ready.
+The parent keeps the writing end of a pipe. When the parent is gone, even by SIGKILL, the kernel
+closes it, and the child reads the end of the file. This works on every Unix and needs no polling.
+A second pipe carries one line back: the child is ready. A child may be started as a *standby*: it
+loads its modules and waits until the one byte that is ever written tells it that its turn has come.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import IO
 
 _LIFELINE = "K2_LIFELINE_FD"
 _READY = "K2_READY_FD"
+_STANDBY = "K2_STANDBY"
 #: Seconds between the polite end of an orphan (SIGTERM) and its hard one. An orphaned ingest holds
 #: the live folder's lock, so a new supervisor waits this long at most.
 ORPHAN_GRACE_S = 3.0
@@ -35,11 +38,13 @@ class Child:
         on_ready: Callable[[Mapping[str, object]], None] | None = None,
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
+        standby: bool = False,
     ) -> None:
         lifeline, self._hold = os.pipe()
         self._news, ready = os.pipe()
         variables = {**(os.environ if environ is None else environ)}
         variables |= {_LIFELINE: str(lifeline), _READY: str(ready)}
+        variables |= {_STANDBY: "1"} if standby else {}
         try:
             self.process = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 list(arguments),
@@ -68,6 +73,16 @@ class Child:
     def pid(self) -> int:
         """The child's process id."""
         return self.process.pid
+
+    def take_turn(self) -> bool:
+        """Lets a standby begin; False where it has ended."""
+        if self.process.poll() is not None:
+            return False
+        try:
+            os.write(self._hold, b"!")
+        except BrokenPipeError:
+            return False
+        return True
 
     def wait(self) -> int:
         """Its exit code, negative for the signal that ended it."""
@@ -123,6 +138,16 @@ def watch() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=wait_for_the_end, name="k2-lifeline", daemon=True).start()
+
+
+def await_turn() -> None:
+    """In a child: returns at once, or, in a standby, when its turn has come.
+
+    To be called after the modules are loaded and before :func:`watch`; ends the process where the
+    parent ends first.
+    """
+    if os.environ.pop(_STANDBY, None) is not None and not os.read(int(os.environ[_LIFELINE]), 1):
+        sys.exit(0)
 
 
 def stop_on_signals() -> threading.Event:

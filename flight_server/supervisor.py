@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flight_server.exits import ExitCode
-from flight_server.lifeline import Child, say_ready, stop_on_signals
+from flight_server.lifeline import Child, say_ready
 
 log = logging.getLogger("k2.supervisor")
 
@@ -28,11 +28,18 @@ HOPELESS = frozenset({ExitCode.CONFIG, ExitCode.UNAVAILABLE, ExitCode.USAGE, Exi
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to start. ``environ`` is laid over the supervisor's own."""
+    """What to start.
+
+    Attributes:
+        environ: laid over the supervisor's own.
+        standby: keep a second process that has loaded its modules and waits for the first one's
+            end. Imports are most of a restart: 2 s of a busy processor.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environ: Mapping[str, str] = field(default_factory=dict)
+    standby: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,8 @@ class Backoff:
 class Keeper:
     """Keeps one child alive, on a thread of its own, until ``stop``.
 
-    Invariant (docs/architecture.md rule 11): a child is started only after the one before it has
-    been reaped, so there are never two.
+    Invariant (docs/architecture.md rule 11): a child begins only after the one before it has been
+    reaped, so there are never two at work; a standby does not work.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Keeper:
         self._backoff = backoff
         self._grace_s = grace_s
         self._child: Child | None = None
+        self._standby: Child | None = None
         self.ready = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"k2-keep-{spec.name}")
@@ -97,7 +105,9 @@ class Keeper:
     def end(self) -> None:
         """Ends the child in order; the thread is over when this returns. ``stop`` must be set."""
         with self._lock:
-            child = self._child
+            child, standby = self._child, self._standby
+        if standby is not None:
+            standby.end(0)
         if child is not None:
             child.end(self._grace_s)
         self._thread.join()
@@ -130,18 +140,29 @@ class Keeper:
         with self._lock:
             if self._stop.is_set():
                 return None
-            self._child = child = Child(
-                self.spec.arguments,
-                environ={**os.environ, **self.spec.environ},
-                on_ready=self._on_ready,
-            )
+            self._child = child = self._take_standby() or self._new(standby=False)
         self.starts += 1
         log.info("child_started child=%s pid=%d", self.spec.name, child.pid)
         code = child.wait()
         child.end(0)
         return code
 
+    def _new(self, *, standby: bool) -> Child:
+        environ = {**os.environ, **self.spec.environ}
+        return Child(self.spec.arguments, environ=environ, on_ready=self._on_ready, standby=standby)
+
+    def _take_standby(self) -> Child | None:
+        """The standby, at work from now on; None where there is none."""
+        standby, self._standby = self._standby, None
+        if standby is None or standby.take_turn():
+            return standby
+        standby.end(0)
+        return None
+
     def _on_ready(self, facts: Mapping[str, object]) -> None:
+        with self._lock:
+            if self.spec.standby and not self._stop.is_set():
+                self._standby = self._new(standby=True)
         self.ready.set()
         self._announce()
         shown = " ".join(f"{key}={value}" for key, value in facts.items())
@@ -202,12 +223,21 @@ def child_specs(
     names = ("server", "ingest") if ingest else ("server",)
     flags = (config,) if config else ()
     return tuple(
-        ChildSpec(name, (sys.executable, "-m", "flight_server.child", name, *flags), environ or {})
+        ChildSpec(
+            name,
+            (sys.executable, "-m", "flight_server.child", name, *flags),
+            environ or {},
+            standby=name == "server",
+        )
         for name in names
     )
 
 
-def serve(children: Sequence[ChildSpec]) -> int:
-    """`k2 serve`: runs on the main thread until SIGINT or SIGTERM; the exit code."""
-    supervisor = Supervisor(children, stop=stop_on_signals())
-    return supervisor.run()
+def serve(children: Sequence[ChildSpec], stop: threading.Event) -> int:
+    """`k2 serve`: runs on the main thread until ``stop``; the exit code."""
+    return Supervisor(children, stop=stop).run()
+
+
+def supervise_until(stop: threading.Event, config: str | None = None) -> int:
+    """`k2 serve` as a child process."""
+    return serve(child_specs(config), stop)

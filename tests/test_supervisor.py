@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,37 @@ def test_a_child_is_gone_before_the_next_one_starts(tmp_path: Path) -> None:
             assert [pid for pid in pids(tmp_path, "ingest")[:-1] if alive(pid)] == []
 
 
+def test_a_standby_takes_over_and_only_then_begins_to_work(tmp_path: Path) -> None:
+    """Rule 11: a standby does no work before the one at work has been reaped."""
+    with_standby = replace(spec(tmp_path, "server", "run"), standby=True)
+    with running(with_standby) as supervisor:
+        keeper = supervisor.keepers[0]
+        for started in range(1, 4):
+            until(lambda wanted=started: len(pids(tmp_path, "server")) == wanted)
+            until(lambda: keeper._standby is not None)
+            standby = keeper._standby
+            assert standby is not None
+            assert standby.pid not in pids(tmp_path, "server"), "it waits for its turn"
+            os.kill(pids(tmp_path, "server")[-1], signal.SIGKILL)
+            until(lambda wanted=standby.pid: pids(tmp_path, "server")[-1] == wanted)
+        until(lambda: keeper._standby is not None)
+        last = keeper._standby
+    assert last is not None
+    assert not alive(last.pid), "a standby ends with its supervisor"
+
+
+def test_a_standby_that_died_is_replaced_by_a_new_start(tmp_path: Path) -> None:
+    with_standby = replace(spec(tmp_path, "server", "run"), standby=True)
+    with running(with_standby) as supervisor:
+        keeper = supervisor.keepers[0]
+        until(lambda: keeper._standby is not None)
+        assert keeper._standby is not None
+        os.kill(keeper._standby.pid, signal.SIGKILL)
+        keeper._standby.wait()
+        os.kill(pids(tmp_path, "server")[0], signal.SIGKILL)
+        until(lambda: len(pids(tmp_path, "server")) == 2)
+
+
 def test_stopping_ends_every_child_and_succeeds(tmp_path: Path) -> None:
     codes: list[int] = []
     supervisor = Supervisor([spec(tmp_path, name, "run") for name in ("server", "ingest")])
@@ -155,7 +187,7 @@ PARENT = """
 import sys, time
 from flight_server.supervisor import ChildSpec, Supervisor
 log, child = sys.argv[1:]
-specs = [ChildSpec(n, (sys.executable, child, b), {"K2_TEST_LOG": f"{log}/{n}.log"})
+specs = [ChildSpec(n, (sys.executable, child, b), {"K2_TEST_LOG": f"{log}/{n}.log"}, True)
          for n, b in (("server", "run"), ("ingest", "stubborn"))]
 Supervisor(specs).run()
 """
