@@ -110,7 +110,9 @@ class Engine:
             with entered(scope):
                 frame = run_sql(context, text)
                 analysis.require_reading(frame.logical_plan())
-                wanted = params.parameter_schema(context, text)
+                wanted = (
+                    params.parameter_schema(context, text) if text.parameters else pa.schema([])
+                )
                 if text.parameters and statement.parameters is not None:
                     frame = run_sql(context, text, params.bound(wanted, statement.parameters))
                 is_bound = not text.parameters or statement.parameters is not None

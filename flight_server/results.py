@@ -78,16 +78,19 @@ class ResultStream:
         return self._work.reports
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """The batches.
+        """The batches; the end of them, or an error, closes the stream.
 
         Raises:
             Cancelled, DeadlineExceeded, ResourceExhausted: it was ended.
             FlightSqlError, CatalogError: the statement failed; what was sent before is no answer.
         """
-        for batch in self._batches:
-            self.rows += batch.num_rows
-            self.bytes += batch.nbytes
-            yield batch
+        try:
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                self.bytes += batch.nbytes
+                yield batch
+        finally:
+            self.close()
 
     def read_all(self) -> pa.Table:
         """The rest of the result in memory; closes the stream."""

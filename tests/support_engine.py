@@ -158,6 +158,7 @@ class FolderTables:
         self.past[name, version] = self.now[name]
 
     def names(self) -> tuple[TableName, ...]:
+        """Every table."""
         return tuple(sorted(self.now))
 
     def pin(
@@ -168,6 +169,7 @@ class FolderTables:
         deadline_s: float | None = None,
         tail: bool = True,
     ) -> Pin:
+        """The newest version; its number is its high position."""
         del deadline_s, tail
         self.pinned.append(name)
         if name in self.unready:
@@ -194,9 +196,11 @@ class FolderTables:
         return self.past[pin.name, pin.snapshot_id or 0]
 
     def schema(self, pin: Pin) -> pa.Schema:
+        """The columns of a version."""
         return self._kept(pin).schema
 
     def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+        """The rows of a version."""
         self.opened.append((pin.name, need))
         kept = self._kept(pin)
         live = () if need == "runs" else tuple(kept.live)
@@ -204,11 +208,13 @@ class FolderTables:
         return TableVersion(pin, kept.schema, entries_of(kept.schema, kept.files), live, rows)
 
     def describe(self, name: TableName) -> pa.Schema:
+        """The columns of the newest version."""
         if name in self.unready:
             raise NotReady(f"{name} has not been published yet")
         return self.now[name].schema
 
     def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
+        """A small table about a version."""
         if which == "offsets":
             return offsets_table(pin.committed, pin.high, pin.high)
         if which == "snapshots":
@@ -216,16 +222,20 @@ class FolderTables:
         return entries_of(self.schema(pin), self._kept(pin).files).select(["path", "record_count"])
 
     def store_options(self, name: TableName, path: str) -> StoreOptions:
+        """Local files."""
         del name, path
         return StoreOptions("file")
 
     def location(self, name: TableName, metadata_location: str) -> str:
+        """The folder of the table."""
         del metadata_location
         return (self.folder / str(name)).as_uri()
 
     def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+        """No column was ever renamed."""
         del name, metadata_location
         return True
 
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
+        """No file has deletes here."""
         raise NotImplementedError(f"{name} {request}")
