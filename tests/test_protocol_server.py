@@ -548,6 +548,19 @@ def test_a_stream_that_breaks_its_promise_is_refused() -> None:
             client.do_get(endpoint.ticket)
 
 
+def test_a_batch_of_another_schema_is_a_defect_without_a_stack() -> None:
+    """Pyarrow's own check would send its traceback."""
+
+    class Liar(Numbers):
+        def open(self, payload: bytes, call: Call) -> Rows:
+            return Batches(NUMBERS.schema, iter([pa.record_batch({"n": ["text"]})]))
+
+    with serving(make_service(Liar())) as server, hand(server) as client:
+        with pytest.raises(flight.FlightInternalError, match="another schema") as caught:
+            fetch(client, QUERY)
+    assert "Traceback" not in str(caught.value)
+
+
 # --- prepared statements -------------------------------------------------------------------------
 
 

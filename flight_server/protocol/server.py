@@ -15,7 +15,12 @@ from flight_server.protocol.boundary import answer, silence_tracebacks, to_carri
 from flight_server.protocol.callers import MIDDLEWARE, CallerFactory, NoHandshake, call_of
 from flight_server.protocol.credentials import Authenticator
 from flight_server.protocol.defaults import Anybody
-from flight_server.protocol.errors import InvalidArgument, MalformedMessage, Unimplemented
+from flight_server.protocol.errors import (
+    Internal,
+    InvalidArgument,
+    MalformedMessage,
+    Unimplemented,
+)
 from flight_server.protocol.statements import Info, Service, Stream
 
 #: Largest message sent: ADBC takes 16 MiB, Grafana and tonic 4 MiB; 2 MiB is also the fastest.
@@ -131,6 +136,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
             with self._service.running.watch(stream.rows, gone, stream.ticket_id):
                 yield None
                 for batch in stream.rows:
+                    _require(batch, stream.schema)
                     if batch.num_rows:  # pyarrow gives up after 128 empty ones
                         yield from split(batch)
         except GeneratorExit:
@@ -185,6 +191,12 @@ def _received(reader: Any) -> Iterator[pa.RecordBatch]:
         except pa.ArrowInvalid as error:
             raise InvalidArgument("the uploaded Arrow data is not valid") from error
         yield batch
+
+
+def _require(batch: pa.RecordBatch, schema: pa.Schema) -> None:
+    """Pyarrow checks this too, and sends its traceback."""
+    if batch.schema != schema:
+        raise Internal("the engine gave a batch of another schema than the stream's")
 
 
 def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
