@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import queue
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from chaos.site import Layout, Process, kill_pid, lay_out, wait_until_gone
 BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "publish.renamed"}
 #: Longest wait for a named kill point, in seconds.
 REACH_S = 30.0
+#: Longest wait for an answer after a kill, in seconds.
+RECOVER_S = 60.0
 #: Longest wait at the end until every record is visible, in seconds.
 VISIBLE_S = 120.0
 
@@ -37,7 +40,8 @@ class Plan:
     """How long and how hard.
 
     Attributes:
-        kills: half of them at named places of the ingest, half of random processes at random times.
+        kills: at named places of the ingest, then of random processes at random times.
+        named: how many of them at named places.
         rows: records that count, at least.
         answers: judged answers that hold live and history rows, at least.
         readers: ADBC sessions that ask all the time.
@@ -47,7 +51,8 @@ class Plan:
         pause_s: between two questions of a reader.
     """
 
-    kills: int = 200
+    kills: int = 208
+    named: int = 104
     rows: int = 5_000_000
     answers: int = 10_000
     readers: int = 2
@@ -67,6 +72,7 @@ class Outcome:
         verdict: the judge's.
         rows: records that counted.
         seconds: how long it took.
+        recovered_s: from a kill at a random time to the next answer, in seconds.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -74,6 +80,7 @@ class Outcome:
     verdict: Verdict = field(default_factory=Verdict)
     rows: int = 0
     seconds: float = 0.0
+    recovered_s: list[float] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         """The outcome as one object."""
@@ -90,6 +97,10 @@ class Outcome:
             "faults": self.verdict.faults[:50],
             "fault_count": len(self.verdict.faults),
             "seconds": round(self.seconds, 1),
+            "recovery_s": {
+                "median": round(statistics.median(self.recovered_s or [0.0]), 2),
+                "max": round(max(self.recovered_s, default=0.0), 2),
+            },
         }
 
 
@@ -172,7 +183,7 @@ class Campaign:
 
     def _named_kills(self) -> None:
         """Half of the kills: the ingest alone, at a named place; the server now and then."""
-        total = self.plan.kills // 2
+        total = self.plan.named
         with self._running("serve", "--no-ingest") as server:
             for number in range(total):
                 point = KILL_POINTS[number % len(KILL_POINTS)]
@@ -202,7 +213,8 @@ class Campaign:
             with self._running("serve") as supervisor:
                 while before < total:
                     self._release(self.plan.rows // self.plan.kills)
-                    self._until(lambda: False, self._random.uniform(0.5, 3.0))
+                    self._recover()
+                    self._until(lambda: False, self._random.uniform(0.0, 2.0))
                     role = self._random.choice(("server", "ingest", "supervisor"))
                     if supervisor.code is not None:
                         self._fail(f"the supervisor ended by itself with {supervisor.code}")
@@ -216,6 +228,13 @@ class Campaign:
                 self._fail(f"children outlived their supervisor: {left}")
                 for pid in left:
                     kill_pid(pid)
+
+    def _recover(self) -> None:
+        """Waits for an answer: the next kill is to hit a system that works, not one that starts."""
+        before, began = self._judge.taken, time.monotonic()
+        if not self._until(lambda: self._judge.taken > before, RECOVER_S):
+            self._fail(f"no answer within {RECOVER_S:g} s after a kill")
+        self.outcome.recovered_s.append(time.monotonic() - began)
 
     def _kill(self, supervisor: Process, role: str) -> bool:
         if role == "supervisor":

@@ -48,6 +48,8 @@ class Judge:
 
     def __init__(self, topic: str, journals: Sequence[Path]) -> None:
         self.verdict = Verdict()
+        #: Answers accepted so far, judged or not.
+        self.taken = 0
         self._topic = topic
         self._journals = dict.fromkeys(journals, 0)
         self._entries: Ints = np.empty((0, 3), np.int64)
@@ -74,6 +76,7 @@ class Judge:
             else:
                 self.verdict.faults.append(f"{asked.kind}: {asked.error}")
             return
+        self.taken += 1
         session = self._sessions.setdefault(asked.reader, Session())
         if asked.kind != "parts" or asked.answer is not None:
             self._blame(asked, session.check(self._ends(asked, session)))

@@ -105,11 +105,17 @@ def session(uri: str) -> Iterator[flightsql.Cursor]:
         adbc_driver_flightsql.DatabaseOptions.TIMEOUT_FETCH.value: "60",
         adbc_driver_flightsql.DatabaseOptions.TIMEOUT_UPDATE.value: "30",
     }
-    with (
-        flightsql.connect(uri, db_kwargs=options, autocommit=True) as connection,
-        connection.cursor() as cursor,
-    ):
+    connection = flightsql.connect(uri, db_kwargs=options, autocommit=True)
+    cursor = connection.cursor()
+    try:
         yield cursor
+    finally:
+        # closing asks a server that may have been killed: what matters has been said by then
+        with contextlib.suppress(flightsql.Error):
+            cursor.close()
+        cursor._closed = True  # or its collection asks the dead server once more, and complains
+        with contextlib.suppress(flightsql.Error, RuntimeError):
+            connection.close()
 
 
 def ask(cursor: flightsql.Cursor, kind: Kind, wish: Wish, state: _State) -> Asked:
