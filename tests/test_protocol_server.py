@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +45,7 @@ from flight_server.protocol import (
     Rows,
     Sealer,
     Statement,
+    Tls,
     codec,
     messages,
     routes,
@@ -454,6 +457,37 @@ def test_a_login_gets_a_token_that_any_server_with_the_key_takes(guarded: Flight
             assert fetch(client, QUERY, options=options).num_rows == 5
 
 
+class _Headers(flight.ClientMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
+    """Remembers the headers of every reply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: list[dict[str, list[str]]] = []
+
+    def start_call(self, info: Any) -> flight.ClientMiddleware:
+        factory = self
+
+        class Middleware(flight.ClientMiddleware):  # type: ignore[misc]  # pyarrow has no types
+            def received_headers(self, headers: dict[str, list[str]]) -> None:
+                factory.received.append(headers)
+
+        return Middleware()
+
+
+def test_headers_are_sent_once(numbers: FlightSqlServer) -> None:
+    """Pyarrow asks for them twice in GetFlightInfo."""
+    seen = _Headers()
+    location = f"grpc://127.0.0.1:{numbers.port}"
+    basic = flight.FlightCallOptions(headers=[(b"authorization", b"Basic YTpi")])
+    with flight.connect(location, middleware=[seen]) as client:
+        client.get_flight_info(descriptor(QUERY), basic)
+    every = [(name, v) for headers in seen.received for name, vs in headers.items() for v in vs]
+    (cookie,) = [value for name, value in every if name == "set-cookie"]
+    assert cookie.startswith("arrow_flight_session_id=")
+    (login,) = [value for name, value in every if name == "authorization"]
+    assert login.startswith("Bearer ")
+
+
 def test_a_wrong_login_fails_in_the_handshake(guarded: FlightSqlServer) -> None:
     with hand(guarded) as client, pytest.raises(flight.FlightUnauthenticatedError, match="wrong"):
         client.authenticate_basic_token("alice", "x")
@@ -765,6 +799,27 @@ def test_clients_without_cookies_leave_nothing_behind() -> None:
         for _ in range(5):
             fetch(client, QUERY)
     assert len(service.sessions) == 0  # type: ignore[arg-type]  # a SessionStore
+
+
+# --- TLS ---
+
+
+def test_the_server_speaks_tls(tmp_path: Path) -> None:
+    """JDBC's default; a client that trusts the certificate talks, another one does not."""
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    command += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    certificate, key = ((tmp_path / f"{name}.pem").read_bytes() for name in ("cert", "key"))
+    tls = Tls(certificate, key)
+    assert "PRIVATE" not in repr(tls)
+    server = FlightSqlServer(make_service(Numbers()), "grpc+tls://127.0.0.1:0", tls=tls)
+    uri = f"grpc+tls://localhost:{server.port}"
+    with flight.connect(uri, tls_root_certs=certificate) as client:
+        assert fetch(client, QUERY) == NUMBERS
+    with flight.connect(uri) as client, pytest.raises(flight.FlightUnavailableError):
+        fetch(client, QUERY)
+    server.stop()
 
 
 # --- streams -------------------------------------------------------------------------------------
