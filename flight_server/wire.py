@@ -80,12 +80,22 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
     if pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        column = _list_of(column)
     try:
         return column.cast(field.type)
     except pa.ArrowInvalid as error:
         raise ResourceExhausted(
             f"column {field.name!r} is too large for one batch of type {field.type}"
         ) from error
+
+
+def _list_of(views: pa.Array) -> pa.Array:
+    """A list view as a list; pyarrow's own cast makes invalid offsets where the last is null."""
+    lengths = pc.fill_null(pc.list_value_length(views), fill_value=0).cast(pa.int64())
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
+    values = pc.list_flatten(views)
+    return pa.LargeListArray.from_arrays(offsets, values, mask=pc.is_null(views))
 
 
 def sliced(batch: pa.RecordBatch, max_bytes: int) -> Iterator[pa.RecordBatch]:
