@@ -18,7 +18,7 @@ from confluent_kafka import Message
 
 from catalog.errors import LogGap
 from catalog.records import Chunk, Range
-from catalog.schemas import HEADERS, KEY
+from catalog.schemas import HEADERS, KEY, TIMESTAMP
 
 _Int64s: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -120,9 +120,7 @@ def to_chunk(rows: Rows, ranges: tuple[Range, ...], places: Places) -> Chunk:
         pa.concat_arrays(topics) if topics else pa.array([], pa.utf8()),
         pa.array((rows.codes & (2**_PARTITION_BITS - 1)).astype(np.int32)),
         pa.array(rows.offsets),
-        pa.array(rows.times * 1000, pa.int64(), mask=rows.times == _NO_TIME).cast(
-            places.schema.field(3).type
-        ),
+        _instants(rows.times, places.schema.field(TIMESTAMP).type),
     ]
     names = places.schema.names
     if KEY in names:
@@ -130,6 +128,12 @@ def to_chunk(rows: Rows, ranges: tuple[Range, ...], places: Places) -> Chunk:
     if HEADERS in names:
         columns.append(pa.array(rows.headers, places.schema.field(HEADERS).type))
     return Chunk(rows.values, pa.RecordBatch.from_arrays(columns, schema=places.schema), ranges)
+
+
+def _instants(times: _Int64s, kind: pa.DataType) -> pa.Array:
+    missing = times == _NO_TIME
+    micros = pa.array(times * 1000, mask=missing) if missing.any() else pa.array(times * 1000)
+    return micros.view(kind)
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

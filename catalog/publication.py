@@ -151,7 +151,6 @@ class Publication:
         with self._lock:
             self._head = head
             committed = self._committed()
-            self._high = self._high.max(committed)
             self._segments = tuple(one for one in self._segments if _reaches(one, committed))
             shares = [_share_above(one, committed) for one in self._segments]
             self._rows = sum(rows for rows, _ in shares)
