@@ -10,20 +10,20 @@
 import flight_server
 
 db = flight_server.open("k2.toml")
-db.sql("select table_schema, table_name from information_schema.tables").to_pandas()
+db.sql("select table_schema, table_name from information_schema.tables").pandas()
 
 # %%
 # one version for several statements: nothing arrives in between
 with db.pin("market_data.trades") as version:
-    first = version.sql("select count(*) as n from market_data.trades").to_pandas()
-    again = version.sql("select count(*) as n from market_data.trades").to_pandas()
+    first = version.sql("select count(*) as n from market_data.trades").pandas()
+    again = version.sql("select count(*) as n from market_data.trades").pandas()
 print(first["n"][0], again["n"][0])
 
 # %%
 db.sql("""
     select date_trunc('minute', timestamp) as minute, count(*) as trades, max(price) as high
     from market_data.trades group by 1 order by 1
-""").to_polars()
+""").polars()
 
 # %%
 db.close()

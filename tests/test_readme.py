@@ -100,7 +100,7 @@ def test_what_is_missing_is_missing_and_the_replacement_runs(
         " price > 1 as c, '%Y' as f from market_data.trades) as v"
     )
     with connected(site) as cursor:
-        with pytest.raises(flightsql.Error, match="Invalid function"):
+        with pytest.raises(flightsql.Error, match="there is no function"):
             cursor.execute(f"select {missing} from {table}")
         cursor.execute(f"select {instead} from {table}")
         assert cursor.fetch_arrow_table().num_rows > 0
@@ -146,13 +146,12 @@ def test_the_make_targets_exist(page: Path) -> None:
     assert named <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_k2_commands_exist(page: Path) -> None:
-    named = set(re.findall(r"(?:`|^)k2 ([a-z]+)", page.read_text(), re.MULTILINE))
-    if not named:
-        pytest.skip("names no command")
+def test_the_k2_commands_exist() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"(?:`|^)k2 ([a-z]+)", text, re.MULTILINE))
     done = subprocess.run([str(K2), "--help"], capture_output=True, text=True, check=True)
     known = set(re.findall(r"^[│ ]+([a-z]+)  ", done.stdout, re.MULTILINE))
+    assert "serve" in named
     assert named <= known
 
 
