@@ -15,6 +15,9 @@ from flight_server.protocol.backend import Rows
 
 #: How often gRPC is asked, in seconds: a question costs a microsecond, and only open streams ask.
 POLL_S = 0.05
+#: Rounds without an open stream after which the watcher sleeps until the next one: a server under
+#: load never pays for waking it.
+_IDLE_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,7 @@ class Running:
         self._open: set[_Open] = set()
         self._changed = threading.Condition()
         self._stopped = False
+        self._asleep = False
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -46,7 +50,8 @@ class Running:
         with self._changed:
             self._open.add(entry)
             self._start()
-            self._changed.notify()
+            if self._asleep:
+                self._changed.notify()
         try:
             yield
         finally:
@@ -83,16 +88,15 @@ class Running:
             self._thread.start()
 
     def _run(self) -> None:
-        while True:
+        idle = 0
+        while not self._stopped:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or bool(self._open))
-                if self._stopped:
-                    return
                 lost = [entry.rows for entry in self._open if entry.gone()]
-                if not lost:
-                    self._changed.wait(POLL_S)
+                idle = 0 if self._open else idle + 1
             for rows in lost:
                 rows.cancel()
-            if lost:
-                with self._changed:
-                    self._changed.wait(POLL_S)
+            with self._changed:
+                if not self._stopped:
+                    self._asleep = idle > _IDLE_ROUNDS and not self._open
+                    self._changed.wait(None if self._asleep else POLL_S)
+                    self._asleep = False
