@@ -2,7 +2,7 @@
 #   make demo ARGS="--for 30s --json"     make test
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit chaos fuzz differential bench lock clean
+.PHONY: help demo test lint types unit chaos fuzz differential bench proto lock clean
 
 # The first interpreter that runs here and is a version that we support.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -52,6 +52,11 @@ differential: $(READY) ## our answers against DuckDB's and fastavro's, many more
 
 bench: $(READY) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+proto: $(READY) ## compile the vendored protocol files anew
+	cd flight_server/protocol/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \
+	  --include_imports --descriptor_set_out=flight_sql.desc \
+	  Flight.proto FlightSql.proto google/protobuf/any.proto
 
 lock: $(READY) ## write requirements.lock anew (needs the package uv in .venv)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
