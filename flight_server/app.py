@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from catalog.lake import Lake
 from catalog.segments import LiveReader
 from catalog.spec import TableSpec
@@ -148,7 +150,7 @@ def _listen(settings: Settings, service: Service) -> FlightSqlServer:
             authenticator=StaticUsers(users, tokens) if users or tokens else None,
             tls=_tls(server.tls_certificate, server.tls_key),
         )
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise ConfigRefused(
             f"the server cannot listen on {host}:{server.port}: another one may run there; "
             "change server.host or server.port"

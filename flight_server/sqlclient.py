@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from adbc_driver_manager import Error as AdbcError
 from adbc_driver_manager import OperationalError
 
 from catalog.errors import shorten
+
+log = logging.getLogger("k2.sqlclient")
 
 #: Messages are at most 2 MiB by our server; others may send up to this many bytes.
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -103,7 +106,7 @@ class Client:
             StatementFailed: with the server's message.
             ServerUnreachable: the connection is gone.
         """
-        with self._connection.cursor() as cursor:
+        with self._cursor() as cursor:
             with self._translating():
                 cursor.execute(sql, list(parameters) or None)
                 reader = cursor.fetch_record_batch()
@@ -125,7 +128,19 @@ class Client:
 
     def close(self) -> None:
         """Ends the session; idempotent."""
-        self._connection.close()
+        with _closing_quietly("connection"):
+            self._connection.close()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[flightsql.Cursor]:
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            with _closing_quietly("statement"):
+                cursor.close()
+            # ADBC leaves this False where the server is gone, and fails again in __del__.
+            cursor._closed = True  # noqa: SLF001
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         while True:
@@ -153,6 +168,15 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _closing_quietly(what: str) -> Iterator[None]:
+    """The rows are read, or another error is under way: that a server is gone adds nothing."""
+    try:
+        yield
+    except AdbcError as error:
+        log.debug("close_failed what=%s error=%s", what, error)
 
 
 def split_statements(text: str) -> list[str]:

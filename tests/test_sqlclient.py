@@ -61,6 +61,18 @@ def test_nobody_at_the_address_is_a_typed_error() -> None:
         pass
 
 
+def test_a_server_that_ends_in_between_is_a_typed_error() -> None:
+    """Neither closing the statement nor closing the connection hides it."""
+    with serving(make_service(Numbers())) as server:
+        client = Client(Address.parse(f"127.0.0.1:{server.port}"))
+        with client.query("select n from numbers") as result:
+            next(result.batches)
+            server.stop()
+        with pytest.raises(ServerUnreachable), client.query("select n from numbers"):
+            pass
+        client.close()
+
+
 def test_names_for_completion_come_from_the_server(client: Client) -> None:
     assert {"demo", "numbers", "demo.numbers", "n"} <= set(client.names())
 

@@ -18,9 +18,11 @@ import contextlib
 import fcntl
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from flight_server.demo.feed import publish_schemas
 from flight_server.demo.schemas import Kind
@@ -74,12 +76,10 @@ def owned(folder: Path, *, clean: bool) -> Iterator[Run]:
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             raise ConfigRefused(
                 f"another demo runs in {folder}: end it, or name another folder with --folder"
-            ) from None
+            )
         if clean:
             _empty(folder)
         yield _next_run(folder)
@@ -104,21 +104,40 @@ def _next_run(folder: Path) -> Run:
     return Run(folder, number)
 
 
-def free_port(wished: int, host: str = "127.0.0.1") -> int:
-    """``wished``, or the next port after it that nobody listens on.
+@contextlib.contextmanager
+def free_port(wished: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """``wished``, or the next port after it that is free; no other demo takes it meanwhile.
+
+    The server listens seconds after it was chosen, so demos that start together agree by a lock on
+    a file in the system's temporary folder.
 
     Raises:
         ConfigRefused: none of a hundred is free.
     """
     for port in range(wished, min(wished + _PORTS, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
+        with (Path(tempfile.gettempdir()) / f"k2-demo-port-{port}").open("a") as lock:
+            if _locked(lock) and _can_listen(host, port):
+                yield port
+                return
     raise ConfigRefused(f"no free port at {wished} or after it: choose one with --port")
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _can_listen(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def configure(run: Run, bootstrap: str, port: int) -> Mapping[Kind, int]:

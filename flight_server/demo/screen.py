@@ -44,16 +44,19 @@ class Screen:
             f"  Python  flight_server.open({str(config)!r})\n"
         )
 
-    def queries(self, client: Client, run: Run) -> None:
-        """Runs and shows the three statements."""
-        for title, sql in _statements(run):
-            began = time.monotonic()
-            out = io.BytesIO()
-            with client.query(sql) as result:
-                write_rows(result.schema, result.batches, out, "table")
-            elapsed_ms = (time.monotonic() - began) * 1000
-            self._console.print(f"[bold]{title}[/bold] ({elapsed_ms:.0f} ms)")
-            self.note(f"  {' '.join(sql.split())}\n\n{out.getvalue().decode()}")
+    def query(self, client: Client, title: str, sql: str) -> None:
+        """Runs and shows one statement.
+
+        Raises:
+            ClientError: it failed; nothing was shown.
+        """
+        began = time.monotonic()
+        out = io.BytesIO()
+        with client.query(sql) as result:
+            write_rows(result.schema, result.batches, out, "table")
+        elapsed_ms = (time.monotonic() - began) * 1000
+        self._console.print(f"[bold]{title}[/bold] ({elapsed_ms:.0f} ms)")
+        self.note(f"  {' '.join(sql.split())}\n\n{out.getvalue().decode()}")
 
     @contextlib.contextmanager
     def line(self) -> Iterator[Show]:
@@ -90,7 +93,8 @@ def _line(produced: int, split: Split, age_ms: float | None) -> str:
     )
 
 
-def _statements(run: Run) -> tuple[tuple[str, str], ...]:
+def statements(run: Run) -> tuple[tuple[str, str], ...]:
+    """Title and SQL of the three queries."""
     trades = run.table("trades")
     return (
         (

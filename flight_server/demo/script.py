@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from flight_server.demo.feed import FeedSpec
 from flight_server.demo.folder import KINDS, Run, configure, free_port, owned
-from flight_server.demo.screen import Screen
+from flight_server.demo.screen import Screen, statements
 from flight_server.demo.tally import (
     Audit,
     FeedReports,
@@ -28,10 +28,12 @@ from flight_server.exits import ExitCode
 from flight_server.lifeline import Child, stop_on_signals
 from flight_server.sqlclient import Address, Client, ClientError
 
+T = TypeVar("T")
+
 #: Seconds for a process of the demo to become ready: imports on a slow machine included.
-_START_S = 60.0
+_START_S = 120.0
 #: Seconds for the first flush to be seen, and for the last row to become visible.
-_VISIBLE_S = 60.0
+_VISIBLE_S = 120.0
 _POLL_S = 0.1
 #: Seconds between two changes of the live line.
 _LINE_S = 0.5
@@ -122,19 +124,21 @@ class _Demo:
         began = time.monotonic()
         self._await(lambda: count_split(client, self._run).history > 0, stop)
         if not stop.is_set():
-            self._screen.queries(client, self._run)
+            for title, sql in statements(self._run):
+                _patiently(lambda title=title, sql=sql: self._screen.query(client, title, sql))  # type: ignore[misc]  # called at once
         self._watch(client, reports, freshness, stop, began)
         freshness.stop()
         feed.end(_END_S)
         produced = self._all_acknowledged(reports)
         self._await(lambda: count_split(client, self._run).rows >= sum(produced.values()), None)
-        return _summarise(audit(client, self._run, produced, self._bootstrap), produced, freshness)
+        exact = _patiently(lambda: audit(client, self._run, produced, self._bootstrap))
+        return _summarise(exact, produced, freshness)
 
     def _start(self, stop: threading.Event) -> tuple[Child, FeedReports | None]:
         """Broker, feed, and when the feed's topics are there, ingest and server."""
         broker = self._spawn("broker")
         self._bootstrap = str(self._ready("broker", broker)["bootstrap"])
-        port = free_port(self._spec.port)
+        port = self._stack.enter_context(free_port(self._spec.port))
         schema_ids = configure(self._run, self._bootstrap, port)
         self._address = Address(f"grpc://127.0.0.1:{port}")
         spec = FeedSpec(
@@ -233,6 +237,22 @@ class _Demo:
                 raise DemoFailed(
                     f"nothing came for {_VISIBLE_S:g} s: {_last_words(self._run.log('serve'))}"
                 )
+            time.sleep(_POLL_S)
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """The result of ``work``, begun again while the server is being restarted.
+
+    Raises:
+        ClientError: it still fails when the patience ends.
+    """
+    deadline = time.monotonic() + _VISIBLE_S
+    while True:
+        try:
+            return work()
+        except ClientError:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(_POLL_S)
 
 
