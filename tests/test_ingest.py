@@ -555,6 +555,23 @@ def test_a_schema_that_nobody_knows_fails_the_start(mock_broker: Broker, tmp_pat
         run_ingest([TableSpec(NAME, ("t",), schema_id=8)], world.sources(), threading.Event())
 
 
+def test_a_broker_that_goes_away_while_running_shows_and_the_rows_stay(tmp_path: Path) -> None:
+    """Rule 14: staleness is visible, and the version stays what it was."""
+    options = {"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0}
+    owners = [Producer(options)]
+    found = next(iter(owners[0].list_topics(timeout=WAIT_S).brokers.values()))
+    log = Log(Broker(f"{found.host}:{found.port}"), "t")
+    world = World.make(tmp_path, log.broker.properties)
+    log.write(10)
+    with running(world.sources(), spec_of(log)):
+        world.wait(NAME, reached("t", *log.ends))
+        owners.clear()
+        troubled = world.wait(NAME, lambda m: m.error is not None)
+        assert (troubled.state, troubled.error_code) == ("running", "UNAVAILABLE")
+        assert "BrokerUnavailable" in (troubled.error or "")
+        assert_answer(world, log)
+
+
 # --- on a real broker ---------------------------------------------------------------------------
 
 
