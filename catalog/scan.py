@@ -8,6 +8,7 @@ statistics, dynamic filters and TopK. Nothing is opened before the plan is execu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
@@ -17,11 +18,14 @@ import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
+from catalog.errors import FileMissing
+
 #: A place in a store that does not exist: plans are made over it, and running one fails loudly
 #: (an empty folder would answer without rows).
 _NOWHERE = "k2none://nowhere/"
 #: Schemas whose plan is kept: two per table (before and after a change).
 _MAX_TEMPLATES = 512
+_LOCAL = "file://"
 #: Field numbers of datafusion.proto: LogicalPlanNode.listing_scan; ListingTableScanNode.paths and
 #: .table_name; TableReference.bare and its name.
 _LISTING_SCAN, _PATHS, _TABLE_NAME, _BARE, _BARE_NAME = 1, 2, 14, 1, 1
@@ -49,6 +53,32 @@ def listing(
     """
     plan = with_paths(_template(schema), [escaped(path) for path in paths], name)
     return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
+
+
+def require_present(
+    context: SessionContext, schema: pa.Schema, paths: Sequence[str], rows: int
+) -> None:
+    """Makes sure that a scan of ``paths``, planned just now, has found every file (rule 18).
+
+    The engine takes a file that is gone for an empty folder, and the answer would miss its rows
+    without a word. Files are never made again, so one that is there now was there then. Local
+    files are looked for; those of a store are counted by their footers, which the context caches.
+
+    Args:
+        context: that planned the scan.
+        schema: of the scan.
+        paths: as given to :func:`listing`.
+        rows: what the snapshot says that the files hold together.
+
+    Raises:
+        FileMissing: some file is not there, or is not the one that was written.
+    """
+    far = [path for path in paths if not path.startswith(_LOCAL)]
+    near = (path.removeprefix(_LOCAL) for path in paths if path.startswith(_LOCAL))
+    if not all(map(os.path.exists, near)):
+        raise FileMissing("a data file of the snapshot that this statement reads is gone")
+    if far and listing(context, schema, paths).count() != rows:
+        raise FileMissing("data files of the snapshot that this statement reads are gone")
 
 
 def newest_first(entries: pa.Table) -> pa.Table:

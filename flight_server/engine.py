@@ -7,12 +7,14 @@ record batches of exactly the promised schema. Nothing is kept between the two b
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext
+from datafusion import DataFrame, RecordBatchStream, SessionContext
 
 from catalog.offsets import Offsets
 from catalog.spec import TableName
@@ -197,14 +199,22 @@ class Engine:
             with entered(scope):
                 frames = execution.frames(context, self._limits)
             work.reports = execution.reports
-            streams = _streams(frames, work, text, scope)
+
+            def start(frame: DataFrame) -> RecordBatchStream:
+                stream = work.run(frame.execute_stream)
+                execution.require_files(context)
+                return stream
+
+            first = start(frames[0])
+        streams = itertools.chain([first], (start(frame) for frame in frames[1:]))
+        batches = _batches(streams, work, text, scope)
         if not plan.explain:
-            return streams
+            return batches
         folders = [
             self._store.location(name, version.pin.metadata_location)
             for name, version in execution.opened.items()
         ]
-        return explained(plan.schema, list(versions(scope.pins, work.reports)), streams, folders)
+        return explained(plan.schema, list(versions(scope.pins, work.reports)), batches, folders)
 
     def _scope(
         self,
@@ -230,19 +240,11 @@ class Engine:
         return self._contexts.private(options.time_zone, scope)
 
 
-def _streams(
-    frames: Sequence[DataFrame], work: Work, text: SqlText, scope: Scope
+def _batches(
+    streams: Iterator[RecordBatchStream], work: Work, text: SqlText, scope: Scope
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of each frame, one frame after the other; the first one is started at once."""
-    first = work.run(frames[0].execute_stream)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        stream = first
-        with engine_errors(text, scope):
-            for i, frame in enumerate(frames):
-                if i:
-                    stream = work.run(frame.execute_stream)
-                while (batch := work.run(lambda: next(stream, None))) is not None:  # noqa: B023  # called at once
-                    yield batch.to_pyarrow()
-
-    return batches()
+    """The batches of each stream, one stream after the other."""
+    with engine_errors(text, scope):
+        for stream in streams:
+            while (batch := work.run(functools.partial(next, stream, None))) is not None:
+                yield batch.to_pyarrow()

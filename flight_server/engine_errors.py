@@ -188,7 +188,7 @@ def _overflow(message: str, _: SqlText, __: Scope) -> FlightSqlError:
         f"the numbers of a calculation became too large ({clean(message)[:120]}): cast an operand "
         "to double, or to a decimal with fewer places, e.g. "
         "sum(CAST(price AS double) * CAST(quantity AS double)) or "
-        "sum(price * CAST(quantity AS decimal(20, 4)))"
+        "sum(price * CAST(quantity AS decimal(20, 4))); compare doubles with 1.5e0, not 1.5"
     )
 
 

@@ -15,7 +15,7 @@ from catalog.spec import TableName
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
 from flight_server.contexts import READ_ONLY, Contexts
-from flight_server.hybrid import Report, RowPart, Source, Store, memory, relation
+from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memory, relation
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
@@ -38,7 +38,7 @@ class Execution:
 
     Attributes:
         opened: the versions that are read, each opened once, at its first reference (rule 16).
-        reports: what each reference reads, once :meth:`frames` has run.
+        relations: what is read for each reference, once :meth:`frames` has run.
     """
 
     def __init__(self, contexts: Contexts, store: Store, plan: Plan, scope: Scope) -> None:
@@ -48,7 +48,21 @@ class Execution:
         self._scope = scope
         self._needs = scope.needs()
         self.opened: dict[TableName, TableVersion] = {}
-        self.reports: dict[Reference, Report] = {}
+        self.relations: dict[Reference, Relation] = {}
+
+    @property
+    def reports(self) -> dict[Reference, Report]:
+        """What each reference reads, once :meth:`frames` has run."""
+        return {at: relation.report for at, relation in self.relations.items()}
+
+    def require_files(self, context: SessionContext) -> None:
+        """To be called once a frame has been planned physically (rule 18).
+
+        Raises:
+            FileMissing: a file that the frame should read was gone when it was planned.
+        """
+        for each in self.relations.values():
+            each.require_files(context)
 
     def frames(self, context: SessionContext, limits: Limits) -> list[DataFrame]:
         """One frame per set of parameters, over the rows of the pinned versions.
@@ -97,8 +111,8 @@ class Execution:
             options = self._store.store_options(version.pin.name, path)
             self._contexts.register_store(context, options)
         source = Source(version, _ROW_PARTS[resolved.part], scans, _label(at))
-        table, self.reports[at] = relation(context, source, self._store)
-        return table
+        self.relations[at] = relation(context, source, self._store)
+        return self.relations[at].table
 
     def _checked(
         self,
@@ -113,7 +127,7 @@ class Execution:
         """
         scans = analysis.scans_by_label(frames[0].optimized_logical_plan())
         if scans is not None and all(
-            self._enough(at, scans.get(_label(at), [])) for at in self.reports
+            self._enough(at, scans.get(_label(at), [])) for at in self.relations
         ):
             return frames
         return self._over(context, None, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from catalog.connect import StoreOptions
 from catalog.errors import Unsupported
 from catalog.lake import FileRequest
 from catalog.prune import surviving
-from catalog.scan import listing, newest_first
+from catalog.scan import listing, newest_first, require_present
 from catalog.spec import TableName
 from catalog.tables import TableVersion
 
@@ -82,7 +83,31 @@ class Source:
     label: str = "files"
 
 
-def relation(context: SessionContext, source: Source, store: Store) -> tuple[Table, Report]:
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A version to be planned over.
+
+    Attributes:
+        table: what the engine reads.
+        report: what that is.
+        schema: the declared one.
+        paths: files that are scanned natively …
+        rows: … and the rows that they hold together.
+    """
+
+    table: Table
+    report: Report
+    schema: pa.Schema
+    paths: tuple[str, ...] = ()
+    rows: int = 0
+
+    def require_files(self, context: SessionContext) -> None:
+        """To be called once the scan has been planned; see ``catalog.scan.require_present``."""
+        if self.paths:
+            require_present(context, self.schema, self.paths, self.rows)
+
+
+def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     """The relation, ready to be planned over; nothing is opened yet but files with deletes.
 
     Raises:
@@ -90,21 +115,33 @@ def relation(context: SessionContext, source: Source, store: Store) -> tuple[Tab
     """
     version = source.version
     if source.part == "live":
-        return memory(version.schema, version.live), Report(live_rows=version.live_rows)
+        report = Report(live_rows=version.live_rows)
+        return Relation(memory(version.schema, version.live), report, version.schema)
     entries = version.entries
-    kept = entries if source.scans is None else surviving(entries, source.scans)
-    frame, reread = _runs(context, source, newest_first(kept), store)
+    kept = newest_first(entries if source.scans is None else surviving(entries, source.scans))
+    native, special = _by_reader(version, kept, store)
+    paths = tuple(native["path"].to_pylist())
     live = version.live if source.part == "hybrid" else ()
-    if live:
-        frame = frame.union(_frame(version.schema, live)) if frame else _frame(version.schema, live)
+    frames = []
+    if paths:
+        frames.append(listing(context, version.schema, paths, source.label))
+    if special.num_rows:
+        frames.append(_frame(version.schema, _reread(version, special, store)))
+    if live or not frames:
+        frames.append(_frame(version.schema, live))
     report = Report(
         files=entries.num_rows,
         kept=kept.num_rows,
-        rows=pc.sum(kept["record_count"]).as_py() or 0,
-        reread=reread,
+        rows=_rows(kept),
+        reread=special.num_rows,
         live_rows=version.live_rows if live else 0,
     )
-    return (frame or _frame(version.schema, ())).into_view(), report
+    table = functools.reduce(DataFrame.union, frames).into_view()
+    return Relation(table, report, version.schema, paths, _rows(native))
+
+
+def _rows(entries: pa.Table) -> int:
+    return int(pc.sum(entries["record_count"], min_count=0).as_py())
 
 
 def memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> Table:
@@ -121,29 +158,17 @@ def _frame(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> DataFrame:
     return scratch.table("live")
 
 
-def _runs(
-    context: SessionContext, source: Source, entries: pa.Table, store: Store
-) -> tuple[DataFrame | None, int]:
-    """The rows of the data files, and how many files had to be read by field id."""
-    version = source.version
+def _by_reader(version: TableVersion, entries: pa.Table, store: Store) -> tuple[pa.Table, pa.Table]:
+    """The files that the engine scans itself, and those that are read by field id."""
     if entries.num_rows == 0:
-        return None, 0
+        return entries, entries
     _refuse_unreadable(version.pin.name, entries)
-    if store.names_are_stable(version.pin.name, version.pin.metadata_location):
-        touched = pc.greater(pc.list_value_length(entries["delete_files"]), 0)
-        touched = pc.fill_null(touched, fill_value=False)
-        plain, special = entries.filter(pc.invert(touched)), entries.filter(touched)
-    else:
-        plain, special = entries.slice(0, 0), entries
-    frames = []
-    if plain.num_rows:
-        frames.append(listing(context, version.schema, plain["path"].to_pylist(), source.label))
-    if special.num_rows:
-        frames.append(_frame(version.schema, _reread(version, special, store)))
-    frame = frames[0]
-    for other in frames[1:]:
-        frame = frame.union(other)
-    return frame, special.num_rows
+    if not store.names_are_stable(version.pin.name, version.pin.metadata_location):
+        return entries.slice(0, 0), entries
+    touched = pc.fill_null(
+        pc.greater(pc.list_value_length(entries["delete_files"]), 0), fill_value=False
+    )
+    return entries.filter(pc.invert(touched)), entries.filter(touched)
 
 
 def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:

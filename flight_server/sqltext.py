@@ -46,7 +46,8 @@ class SqlText:
 
     Attributes:
         sql: as the client sent it.
-        rewritten: with ``$1``, ``$2``, … in the place of each ``?``.
+        rewritten: with ``$1``, ``$2``, … in the place of each ``?``, and numbers with an exponent
+            as doubles (the engine reads them as decimals, as it must read 0.1).
         parameters: how many parameters it has.
         kind: "query" or "explain" (:func:`read` refuses the others).
         first: the leading keyword, lower case.
@@ -182,7 +183,7 @@ def read(sql: str, bounds: Bounds) -> SqlText:
     _refuse_writes(kind, tokens)
     refuse_ignored_clauses(tokens)
     check_growth(tokens)
-    rewritten, count, shifts = _number_parameters(sql, tokens)
+    rewritten, count, shifts = _rewritten(sql, tokens)
     words = frozenset(token.name for token in tokens if token.kind in {"word", "quoted"})
     first = next((token.name for token in tokens if token.kind == "word"), "")
     return SqlText(sql, rewritten, count, kind, first, words, shifts)
@@ -261,29 +262,41 @@ def _refuse_writes(kind: Kind, tokens: Sequence[Token]) -> None:
         )
 
 
-def _number_parameters(
-    sql: str, tokens: Sequence[Token]
-) -> tuple[str, int, tuple[tuple[int, int], ...]]:
+def _rewritten(sql: str, tokens: Sequence[Token]) -> tuple[str, int, tuple[tuple[int, int], ...]]:
+    """The text with ``$n`` for ``?``, and numbers with an exponent as what SQL says: doubles."""
     marks = [token for token in tokens if token.kind == "parameter"]
-    numbers = [_parameter_number(sql, mark) for mark in marks]
-    unnumbered = [n is None for n in numbers]
-    if any(unnumbered) and not all(unnumbered):
-        raise InvalidArgument("parameters are written ? or $1, not both in one statement")
+    numbers = _parameter_numbers(sql, marks)
+    new = {mark.start: f"${number}" for mark, number in zip(marks, numbers, strict=True)}
+    new |= {t.start: f"CAST({t.text} AS DOUBLE)" for t in tokens if _is_float(t)}
     pieces: list[str] = []
     shifts: list[tuple[int, int]] = []
     at = length = moved = 0
-    for i, (mark, number) in enumerate(zip(marks, numbers, strict=True), start=1):
-        text = f"${number or i}"
-        pieces += [sql[at : mark.start], text]
-        at = mark.start + len(mark.text)
+    for token in tokens:
+        if (text := new.get(token.start)) is None:
+            continue
+        pieces += [sql[at : token.start], text]
+        at = token.start + len(token.text)
         length += len(pieces[-2]) + len(text)
-        moved += len(text) - len(mark.text)
+        moved += len(text) - len(token.text)
         shifts.append((length, moved))
-    highest = max((number or i for i, number in enumerate(numbers, start=1)), default=0)
-    missing = sorted(set(range(1, highest + 1)) - {n for n in numbers if n}) if highest else []
-    if missing and not any(unnumbered):
-        raise InvalidArgument(f"parameter ${missing[0]} is missing below ${highest}")
-    return "".join([*pieces, sql[at:]]), highest, tuple(shifts)
+    return "".join([*pieces, sql[at:]]), max(numbers, default=0), tuple(shifts)
+
+
+def _is_float(token: Token) -> bool:
+    return token.kind == "number" and "e" in token.text.lower() and token.text[:2].lower() != "0x"
+
+
+def _parameter_numbers(sql: str, marks: Sequence[Token]) -> list[int]:
+    written = [_parameter_number(sql, mark) for mark in marks]
+    if len({number is None for number in written}) > 1:
+        raise InvalidArgument("parameters are written ? or $1, not both in one statement")
+    if len(marks) > _MAX_PARAMETERS:
+        raise InvalidArgument(f"the statement has more than {_MAX_PARAMETERS} parameters")
+    numbers = [number or i for i, number in enumerate(written, start=1)]
+    missing = sorted(set(range(1, max(numbers, default=0) + 1)) - set(numbers))
+    if missing:
+        raise InvalidArgument(f"parameter ${missing[0]} is missing below ${max(numbers)}")
+    return numbers
 
 
 #: More parameters than this in one statement are refused.
