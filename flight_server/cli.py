@@ -283,7 +283,7 @@ def demo(  # noqa: PLR0913  # one parameter per option
     folder: Annotated[Path, typer.Option(help="Everything of the demo.")] = Path("demo-data"),
     *,
     clean: Annotated[bool, typer.Option("--clean", help="Empty the folder first.")] = False,
-    rate: Annotated[float, typer.Option(min=1, help="Messages per second.")] = 10_000,
+    rate: Annotated[float, typer.Option(min=1, max=50_000, help="Messages per second.")] = 10_000,
     seconds: Annotated[
         str | None, typer.Option("--for", help="Stop the feed after this long: 30s, 5m.")
     ] = None,

@@ -15,12 +15,12 @@ from pathlib import Path
 import fastavro
 import numpy as np
 import pytest
-from catalog.registry import open_registry
 from confluent_kafka import Consumer, TopicPartition
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from catalog.errors import BrokerUnavailable, RegistryUnavailable
+from catalog.registry import open_registry
 from flight_server.demo.broker import EmbeddedBroker
 from flight_server.demo.encode import (
     encode_decimals,
