@@ -138,7 +138,8 @@ def _offset(sql: str, line: int, column: int) -> int:
 def _no_table(message: str, _: SqlText, scope: Scope) -> FlightSqlError:
     match = _NO_TABLE.search(message)
     named = match[1] if match else ""
-    at = scope.missing[-1] if scope.missing else _reference(named, scope)
+    asked = [at for at in scope.missing if named.endswith(f".{at[1]}")]
+    at = asked[-1] if asked else _reference(named, scope)
     return NotFound(f"there is no table {'.'.join(at)}{_did_you_mean(scope.nearest(at))}")
 
 
@@ -255,6 +256,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("overflow", _overflow),
     ("Overflow", _overflow),
     ("too large to store in a Decimal", _overflow),
+    ("exceed max scale", _overflow),
     ("failed to match any signature", _plain(InvalidArgument)),
     ("not implemented", _plain(Unimplemented)),
     ("not supported", _plain(Unimplemented)),

@@ -47,6 +47,7 @@ class Execution:
         self._plan = plan
         self._scope = scope
         self._needs = scope.needs()
+        self._has_clock = not analysis.CLOCK_WORDS.isdisjoint(plan.prepared.text.words)
         self.opened: dict[TableName, TableVersion] = {}
         self.relations: dict[Reference, Relation] = {}
 
@@ -76,7 +77,7 @@ class Execution:
         values = [params.bound(self._plan.parameter_schema, parameters, i) for i in range(count)]
         reads = prepared.reads if count == 1 else None  # seen for the first set only
         frames = self._over(context, reads, values)
-        if reads is not None and not analysis.CLOCK_WORDS.isdisjoint(prepared.text.words):
+        if reads is not None and self._has_clock:
             frames = self._checked(context, frames, values)
         if prepared.reads is None or prepared.reads.unbound_join:
             self._refuse_products(values, limits.max_product_rows)
@@ -110,7 +111,9 @@ class Execution:
             path = version.entries["path"][0].as_py()
             options = self._store.store_options(version.pin.name, path)
             self._contexts.register_store(context, options)
-        source = Source(version, _ROW_PARTS[resolved.part], scans, _label(at))
+        source = Source(
+            version, _ROW_PARTS[resolved.part], scans, _label(at), keep_one=self._has_clock
+        )
         self.relations[at] = relation(context, source, self._store)
         return self.relations[at].table
 
@@ -127,17 +130,19 @@ class Execution:
         """
         scans = analysis.scans_by_label(frames[0].optimized_logical_plan())
         if scans is not None and all(
-            self._enough(at, scans.get(_label(at), [])) for at in self.relations
+            self._enough(at, scans.get(_label(at))) for at in self.relations
         ):
             return frames
         return self._over(context, None, values)
 
-    def _enough(self, at: Reference, scans: Sequence[Sequence[object]]) -> bool:
+    def _enough(self, at: Reference, scans: Sequence[Sequence[object]] | None) -> bool:
         reads = self._plan.prepared.reads
         planned = None if reads is None else reads.of(at)
-        if planned is None:
-            return True
         entries = self._version(at).entries
+        if planned is None or entries.num_rows == 0 or self._scope.found[at].part == "live":
+            return True
+        if scans is None:  # the plan shows no scan of the files: nothing can be said
+            return False
         kept = surviving(entries, planned)["path"].combine_chunks()
         needed = surviving(entries, scans)["path"].combine_chunks()
         return bool(pc.all(pc.is_in(needed, kept), min_count=0).as_py())

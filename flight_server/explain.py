@@ -12,6 +12,8 @@ from catalog.tables import Pin
 from flight_server.hybrid import Report
 from flight_server.names import Reference
 
+#: A file in a list of files: what stands before it, its folders, its name.
+_LISTED = re.compile(r"(\[|, )([^\[\]]*?/)([^/\[\]]+\.parquet)")
 _FILE = re.compile(r"(?:\w+://)?[^\s\[\](){},]*/([^\s\[\](){},/]+\.parquet)")
 
 
@@ -59,7 +61,8 @@ def without_paths(text: str, folders: Iterable[str]) -> str:
         bare = bare.removeprefix("/").rstrip("/") + "/"
         for form in (f"{folder.rstrip('/')}/", f"/{bare}", bare):
             text = text.replace(form, "./")
-    return _FILE.sub(lambda m: m[0] if m[0].startswith("./") else f"…/{m[1]}", text)
+    text = _LISTED.sub(lambda m: m[0] if m[2].startswith("./") else f"{m[1]}…/{m[3]}", text)
+    return _FILE.sub(lambda m: m[0] if m[0].startswith(("./", "…/")) else f"…/{m[1]}", text)
 
 
 def explained(

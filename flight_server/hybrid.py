@@ -75,12 +75,14 @@ class Source:
         part: "hybrid", or only its "runs" or its "live" rows.
         scans: per reference the pushed filters, for pruning; None: nothing is known.
         label: what plans call the scan of its files.
+        keep_one: scan one file even where none survives, so that the plan shows its filters.
     """
 
     version: TableVersion
     part: RowPart
     scans: Sequence[Sequence[Any]] | None
     label: str = "files"
+    keep_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         return Relation(memory(version.schema, version.live), report, version.schema)
     entries = version.entries
     kept = newest_first(entries if source.scans is None else surviving(entries, source.scans))
+    if source.keep_one and kept.num_rows == 0:
+        kept = newest_first(entries).slice(0, 1)
     native, special = _by_reader(version, kept, store)
     paths = tuple(native["path"].to_pylist())
     live = version.live if source.part == "hybrid" else ()
