@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ def citations_of(path: Path) -> Iterator[tuple[str, set[int]]]:
             yield f"{path.name}::{node.name}", cited(ast.get_docstring(node) or "")
 
 
+@functools.cache
 def shown() -> dict[str, set[int]]:
     return {
         name: numbers
