@@ -21,10 +21,14 @@ from flight_server.demo.schemas import Kind, schema_text
 from flight_server.exits import ExitCode
 from flight_server.lifeline import say_ready
 
-#: Seconds of market time per round: short against the freshness that is to be shown.
-ROUND_S = 0.01
-#: Messages per round without a rate limit: where the encoders are at their fastest.
-ROUND_MESSAGES = 5000
+#: Seconds between two sends: short against the freshness that is to be shown, long against what a
+#: request costs the broker and its consumers (one per partition).
+ROUND_S = 0.02
+#: Seconds of market time that are made at once: the encoders cost nearly as much for 50 messages as
+#: for 1,000.
+BLOCK_S = 0.25
+#: Messages made at once without a rate limit: where the encoders are at their fastest.
+BLOCK_MESSAGES = 10_000
 #: Messages that may wait for the broker; about 100 MB.
 MAX_WAITING = 300_000
 #: Seconds to wait for the first answer of the broker.
@@ -83,6 +87,21 @@ class FeedReport:
         }
 
 
+@dataclass(slots=True)
+class _Block:
+    """Messages of all kinds over the same moments; ``sent`` is the share that is gone, 0 to 1."""
+
+    messages: Mapping[Kind, Messages]
+    size: int
+    seconds: float
+    sent: float = 0.0
+
+    def take(self, share: float) -> Mapping[Kind, Messages]:
+        """The next ``share`` of every kind; the last one takes what rounding left."""
+        first, self.sent = self.sent, min(1.0, self.sent + share)
+        return {kind: each.part(first, self.sent) for kind, each in self.messages.items()}
+
+
 class Feed:
     """One run of the market. ``run`` belongs to one thread; the report may be read by others."""
 
@@ -126,16 +145,17 @@ class Feed:
 
         ``progress`` is called after every round.
         """
-        started = time.monotonic()
-        market_s = 0.0
-        while not stop.is_set() and self._left() > 0:
-            seconds, count = self._next_round()
-            self._send(count, seconds)
-            market_s += seconds
-            self._market.advance(seconds)
-            self._keep_pace(stop, started + market_s)
-            if progress is not None:
-                progress(self.report)
+        due = time.monotonic()
+        while not stop.is_set() and (size := self._next_size()):
+            block = self._make(size)
+            while not stop.is_set() and block.sent < 1:
+                share, seconds = self._next_share(block)
+                for kind, messages in block.take(share).items():
+                    self._produce(self.spec.topics[kind], messages)
+                due += seconds
+                self._keep_pace(stop, due)
+                if progress is not None:
+                    progress(self.report)
         waiting = self._producer.flush(FLUSH_S)
         if waiting:
             self._failed(waiting, f"{waiting} messages were not acknowledged in {FLUSH_S:g} s")
@@ -145,27 +165,33 @@ class Feed:
         """Lets the client go; idempotent."""
         self._producer.close()
 
-    def _left(self) -> float:
-        return float("inf") if self.spec.count is None else self.spec.count - self.report.sent
+    def _next_size(self) -> int:
+        """Messages of the next block; 0: the count is reached."""
+        size = round(self.spec.rate * BLOCK_S) if self.spec.rate else BLOCK_MESSAGES
+        size = max(size, len(self._kinds))
+        return size if self.spec.count is None else min(size, self.spec.count - self.report.sent)
 
-    def _next_round(self) -> tuple[float, int]:
-        """Seconds of market time, and messages in it."""
+    def _make(self, size: int) -> _Block:
+        """The kinds share a block evenly; odd messages go to the first one."""
+        seconds = size / (self.spec.rate or 100_000)
+        share, odd = divmod(size, len(self._kinds))
+        messages = {
+            kind: self._market.messages(
+                kind, share + (0 if number else odd), seconds, self.spec.schema_ids[kind]
+            )
+            for number, kind in enumerate(self._kinds)
+        }
+        self._market.advance(seconds)
+        return _Block(messages, size, seconds)
+
+    def _next_share(self, block: _Block) -> tuple[float, float]:
+        """The share of the block that goes now, and the seconds until the next one is due."""
+        if not self.spec.rate or block.seconds <= ROUND_S:
+            return 1.0, block.seconds if self.spec.rate else 0.0
+        # In a burst more goes at once; bursts average to 1, so the pace stays the rate.
         burst = self._market.burst()
-        if not self.spec.rate:
-            count = int(min(ROUND_MESSAGES, self._left()))
-            return count / 100_000 / burst, count
-        # A slow feed has longer rounds, so that a round holds a message at all.
-        seconds = max(ROUND_S, len(self._kinds) / self.spec.rate)
-        count = max(1, round(self.spec.rate * seconds * burst))
-        return seconds, int(min(count, self._left()))
-
-    def _send(self, count: int, seconds: float) -> None:
-        """The kinds share a round evenly; an odd message goes to the first one."""
-        share, odd = divmod(count, len(self._kinds))
-        for number, kind in enumerate(self._kinds):
-            size = share + (odd if number == 0 else 0)
-            messages = self._market.messages(kind, size, seconds, self.spec.schema_ids[kind])
-            self._produce(self.spec.topics[kind], messages)
+        share = min(1 - block.sent, ROUND_S * burst / block.seconds)
+        return share, share * block.seconds / burst
 
     def _produce(self, topic: str, messages: Messages) -> None:
         batch = [

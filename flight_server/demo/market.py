@@ -82,6 +82,11 @@ class Messages:
     keys: list[bytes]
     values: list[bytes]
 
+    def part(self, first: float, next_: float) -> Messages:
+        """Those from share ``first`` to share ``next_`` of all, 0 to 1, half-open."""
+        bounds = slice(round(first * len(self.values)), round(next_ * len(self.values)))
+        return Messages(self.keys[bounds], self.values[bounds])
+
 
 class Market:
     """The state of the walk; one thread uses it.
