@@ -89,7 +89,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_owned].close()
 
 
-def _state(name: str, **options: str) -> Mapping[str, str]:
+def server_state(name: str, **options: str) -> Mapping[str, str]:
+    """The running server's state; skips the test, or fails it, where it cannot be started."""
     try:
         return Stack(Path(os.environ[_FOLDER])).state(name, **options)
     except StackUnavailable as error:
@@ -101,7 +102,7 @@ def _state(name: str, **options: str) -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def kafka() -> Broker:
     """A real Apache Kafka broker; ``K2_TEST_KAFKA=host:port`` names another one."""
-    broker = Broker(os.environ.get("K2_TEST_KAFKA") or _state("kafka")["bootstrap"])
+    broker = Broker(os.environ.get("K2_TEST_KAFKA") or server_state("kafka")["bootstrap"])
     broker.wait_until_answers()
     return broker
 
@@ -109,7 +110,7 @@ def kafka() -> Broker:
 @pytest.fixture(scope="session")
 def s3() -> S3Store:
     """A real S3 store."""
-    state = _state("s3")
+    state = server_state("s3")
     return S3Store(state["endpoint"], Path(state["folder"]))
 
 
@@ -117,11 +118,11 @@ def s3() -> S3Store:
 def iceberg_rest(s3: S3Store) -> RestCatalog:
     """A real Iceberg REST catalog over ``s3``."""
     (s3.folder / "lake").mkdir(exist_ok=True)
-    state = _state("iceberg-rest", warehouse="s3://lake/rest", endpoint=s3.endpoint)
+    state = server_state("iceberg-rest", warehouse="s3://lake/rest", endpoint=s3.endpoint)
     return RestCatalog(state["uri"], state["warehouse"], s3)
 
 
 @pytest.fixture(scope="session")
 def schema_registry() -> str:
     """The URL of a real Confluent-compatible schema registry (compatibility BACKWARD)."""
-    return _state("schema-registry")["url"]
+    return server_state("schema-registry")["url"]

@@ -9,14 +9,41 @@ import sys
 import time
 from pathlib import Path
 
+import conftest
 import httpx
 import pytest
+import support_stack
 from conftest import RestCatalog, S3Store
 from support_kafka import Broker
+from support_stack import StackUnavailable
 
-pytestmark = pytest.mark.broker
+
+def test_without_maven_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support_stack, "CACHE", tmp_path / "empty")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackUnavailable, match="apt-get install maven"):
+        support_stack.jars("kafka")
 
 
+@pytest.mark.parametrize(
+    ("required", "outcome"), [("0", pytest.skip.Exception), ("1", pytest.fail.Exception)]
+)
+def test_a_missing_broker_skips_or_fails_as_wished(
+    required: str,
+    outcome: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "kafka.failed").write_text("no Java here")
+    monkeypatch.setenv("K2_TEST_STACK", str(tmp_path))
+    monkeypatch.setenv("K2_REQUIRE_BROKER", required)
+    with pytest.raises(outcome, match="no Java here"):
+        conftest.server_state("kafka")
+
+
+@pytest.mark.broker
 def test_a_topic_is_created_grown_trimmed_and_deleted(kafka: Broker) -> None:
     topic = kafka.create_topic(2)
     kafka.produce(topic, [b"a", b"b", b"c"], partition=1)
@@ -30,6 +57,7 @@ def test_a_topic_is_created_grown_trimmed_and_deleted(kafka: Broker) -> None:
     assert topic not in kafka.admin.list_topics(timeout=10).topics
 
 
+@pytest.mark.broker
 def test_the_catalog_answers_over_the_store(iceberg_rest: RestCatalog) -> None:
     from pyiceberg.catalog import load_catalog  # noqa: PLC0415 - slow, and only needed here
 
@@ -39,6 +67,7 @@ def test_the_catalog_answers_over_the_store(iceberg_rest: RestCatalog) -> None:
     assert (namespace,) in catalog.list_namespaces()
 
 
+@pytest.mark.broker
 def test_a_bucket_is_there_for_a_stranger(s3: S3Store) -> None:
     import s3fs  # noqa: PLC0415 - slow, and only needed here
 
@@ -48,6 +77,7 @@ def test_a_bucket_is_there_for_a_stranger(s3: S3Store) -> None:
     assert files.cat(f"{bucket}/one") == b"1"
 
 
+@pytest.mark.broker
 def test_the_registry_answers(schema_registry: str) -> None:
     assert isinstance(httpx.get(f"{schema_registry}/subjects", timeout=10).json(), list)
 
@@ -61,6 +91,7 @@ with Stack.own() as stack:
 """
 
 
+@pytest.mark.broker
 def test_a_killed_owner_leaves_no_server_and_no_folder_behind() -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNER],
