@@ -7,6 +7,7 @@ Rust backtraces, so nothing goes out that has not been through :func:`clean`.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -37,15 +38,22 @@ _MAX_TEXT = 400
 _ENGINE_RAISES = frozenset({ValueError, Exception, RuntimeError, NotImplementedError, OSError})
 
 #: Functions that other engines have → what to write here (docs/sql.md has them in full).
+_MINUTES = "(to_unixtime(b) - to_unixtime(a)) / 60"
 REPLACEMENTS = {
-    "max_by": "first_value(x ORDER BY t DESC NULLS LAST)",
-    "arg_max": "first_value(x ORDER BY t DESC NULLS LAST)",
-    "min_by": "first_value(x ORDER BY t)",
-    "arg_min": "first_value(x ORDER BY t)",
+    **dict.fromkeys(["max_by", "arg_max"], "first_value(x ORDER BY t DESC NULLS LAST)"),
+    **dict.fromkeys(["min_by", "arg_min"], "first_value(x ORDER BY t)"),
+    **dict.fromkeys(["date_diff", "datediff", "timestampdiff"], _MINUTES),
+    **dict.fromkeys(["date_add", "dateadd"], "t + interval '1 day'"),
+    **dict.fromkeys(["if", "iff"], "CASE WHEN c THEN a ELSE b END"),
+    **dict.fromkeys(["count_if", "countif"], "count(*) FILTER (WHERE c)"),
+    **dict.fromkeys(["year", "month", "day", "hour"], "extract(year FROM t)"),
+    **dict.fromkeys(["listagg", "group_concat"], "string_agg(x, ',')"),
+    **dict.fromkeys(["quantile", "percentile"], "percentile_cont(0.5) WITHIN GROUP (ORDER BY x)"),
     "time_bucket": "date_bin(interval '5 minutes', t)",
-    "date_diff": "(to_unixtime(b) - to_unixtime(a)) / 60",
-    "datediff": "(to_unixtime(b) - to_unixtime(a)) / 60",
-    "timestampdiff": "(to_unixtime(b) - to_unixtime(a)) / 60",
+    "epoch_ms": "cast(date_part('epoch', t) * 1000 as bigint)",
+    "strftime": "to_char(t, f)",
+    "mode": "a sub-query that groups by x, ORDER BY count(*) DESC LIMIT 1",
+    "len": "length(x)",
 }
 
 _AT = re.compile(r"(?P<reason>[^\"].*?) at Line: (?P<line>\d+), Column: (?P<column>\d+)", re.DOTALL)
@@ -158,11 +166,9 @@ def _no_column(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     fields = valid["fields"].split(", ") if valid else []
     if not fields:
         return NotFound(f"there is no column {name}")
-    from difflib import get_close_matches  # noqa: PLC0415  # needed for mistakes only
-
     plain = {field.rpartition(".")[2].strip('"'): field for field in fields}
     wanted = name.rpartition(".")[2].strip('"')
-    near = [plain[each] for each in get_close_matches(wanted, plain, n=3, cutoff=0.5)]
+    near = [plain[each] for each in difflib.get_close_matches(wanted, plain, n=3, cutoff=0.5)]
     quoted = [plain[each] for each in plain if each.lower() == wanted.lower() and each != wanted]
     if quoted:
         return NotFound(
@@ -178,10 +184,9 @@ def _no_function(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     name = match["name"] if match else "?"
     if name.lower() in REPLACEMENTS:
         return NotFound(f"there is no function {name}: write {REPLACEMENTS[name.lower()]}")
-    guess = re.search(r"Did you mean '([^']*)'", message)
-    return NotFound(
-        f"there is no function {name}" + (f"; the nearest is {guess[1]}" if guess else "")
-    )
+    found = re.search(r"Did you mean '([^']*)'", message)
+    near = difflib.get_close_matches(name.lower(), [found[1]] if found else [], cutoff=0.7)
+    return NotFound(f"there is no function {shorten(name)}{_did_you_mean(near)}")
 
 
 def _overflow(message: str, _: SqlText, __: Scope) -> FlightSqlError:
@@ -214,6 +219,14 @@ def _parameter(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     return InvalidArgument(f"parameter {match['id'] if match else '?'} is not bound")
 
 
+def _not_offered(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    """Without the syntax tree that the engine prints."""
+    plain = clean(message).removeprefix("This feature is not implemented: ")
+    return Unimplemented(
+        f"{re.split(r' [{(]|: ', plain)[0]}: not offered; docs/sql.md says what to write instead"
+    )
+
+
 def _plain(kind: type[FlightSqlError]) -> Callable[[str, SqlText, Scope], FlightSqlError]:
     def make(message: str, _: SqlText, __: Scope) -> FlightSqlError:
         return kind(clean(message))
@@ -229,6 +242,12 @@ def _fixed(error: FlightSqlError) -> Callable[[str, SqlText, Scope], FlightSqlEr
     return make
 
 
+_CORRELATED = _fixed(
+    Unimplemented(
+        "this form of correlated sub-query (or LATERAL) is not offered: write a join, or a window "
+        "function"
+    )
+)
 _READS_ONLY = _fixed(Unimplemented("this server reads: statements that write are not offered"))
 
 #: The first mark that a text holds decides.
@@ -239,6 +258,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("DDL not supported", _READS_ONLY),
     ("DML not supported", _READS_ONLY),
     ("Statement not supported", _READS_ONLY),
+    ("OuterReferenceColumn", _CORRELATED),
     ("Resources exhausted", _memory),
     ("max_temp_directory_size", _memory),
     ("not found in object store", _missing_file),
@@ -258,8 +278,8 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("too large to store in a Decimal", _overflow),
     ("exceed max scale", _overflow),
     ("failed to match any signature", _plain(InvalidArgument)),
-    ("not implemented", _plain(Unimplemented)),
-    ("not supported", _plain(Unimplemented)),
+    ("not implemented", _not_offered),
+    ("not supported", _not_offered),
     ("Internal error", _fixed(Internal("the engine failed on this statement: please report it"))),
     ("Error during planning", _plain(InvalidArgument)),
     ("Schema error", _plain(InvalidArgument)),

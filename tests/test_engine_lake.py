@@ -8,13 +8,26 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from conftest import S3Store
 from pyiceberg.types import StringType
 from support_backend import NUMBERS, NUMBERS_ROWS, TICKS, Site
-from support_lake import STARTS, TOPIC, expire_all_but_head, log_rows
+from support_lake import (
+    SCHEMA,
+    STARTS,
+    TOPIC,
+    Place,
+    Writer,
+    expire_all_but_head,
+    log_rows,
+    sqlite_properties,
+)
 
-from catalog.errors import CatalogError, VersionGone
+from catalog.errors import CatalogError, FileMissing, VersionGone
 from catalog.offsets import Offsets
+from catalog.segments import LiveReader
+from catalog.tables import Tables
 from flight_server.engine import Engine, Options, Plan, Statement
+from flight_server.limits import Limits
 
 OPTIONS = Options(schema="market_data")
 ALL = "select _partition, _offset, symbol, at, price, _topic from ticks order by 1, 2"
@@ -231,3 +244,31 @@ def test_tables_of_the_catalog_are_listed_lazily(site: Site) -> None:
     assert TICKS.name.table == "ticks"
     lag = ask(site.engine, 'select "table", "partition", high from system.lag order by 2')
     assert lag.column("high").to_pylist() == [100, 0]
+
+
+def test_files_in_an_s3_store_are_scanned_natively(tmp_path: Path, s3: S3Store) -> None:
+    """The same exactness where files are objects; a missing object is an error (rule 18)."""
+    properties = {
+        **sqlite_properties(tmp_path),
+        **s3.properties,
+        "warehouse": f"s3://{s3.create_bucket()}/warehouse",
+    }
+    place = Place(properties, TICKS)
+    lake = place.lake()
+    lake.ensure_table(TICKS, SCHEMA)
+    writer = Writer.claiming(place, "writer", lake)
+    writer.append(50)
+    writer.append(50)
+    tables = Tables(lake, LiveReader(tmp_path / "live"), [], refresh_ms=0)
+    engine = Engine(tables, lake, Limits())
+    try:
+        assert_prefix(ask(engine, ALL), writer.marker.positions)
+        explained = ask(engine, "explain select * from ticks")
+        assert "2 of 2 files kept" in "\n".join(explained.column(1).to_pylist())
+        files = lake.entries(TICKS.name, writer.head.snapshot_id, writer.head.metadata_location)
+        place.foreign_table().io.delete(files["path"][0].as_py())
+        with pytest.raises(FileMissing):
+            ask(engine, "select count(*) from ticks")
+    finally:
+        engine.close()
+        lake.close()
