@@ -138,7 +138,6 @@ class Kafka(PassThrough):
         None,
         description="consumer group whose positions are committed for lag tools; never read back",
     )
-    timeout_s: Seconds = Field(5, description="longest wait for the broker at start, seconds")
 
 
 class Registry(PassThrough):

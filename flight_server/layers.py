@@ -116,7 +116,7 @@ def read_environment(environ: Mapping[str, str], *, passing: Collection[str]) ->
 def _passing_name(section: str, key: str) -> str:
     if "." in key or "-" in key:
         return key
-    own = {"kafka": {"monitor_group", "timeout_s"}, "registry": {"url", "timeout_s"}}
+    own = {"kafka": {"monitor_group"}, "registry": {"url", "timeout_s"}}
     lowered = key.lower()
     if lowered in own.get(section, {"name", "refresh_ms", "timeout_s"}):
         return lowered

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 from support_flight import Numbers, make_service, serving
+from support_house import write_config
 
 from flight_server.demo.broker import EmbeddedBroker
 from flight_server.exits import MEANINGS, ExitCode
@@ -195,3 +196,33 @@ def test_serve_refuses_a_taken_port_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == ExitCode.CONFIG, done.stderr
     assert f"127.0.0.1:{port}" in done.stderr
     assert "server.port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"127.0.0.1:9"', '"127.0.0.1:1"', "127.0.0.1:1"),
+        ("[catalog]", '[registry]\nurl = "http://127.0.0.1:1"\n[catalog]', "registry"),
+        ('uri = "sqlite:///catalog.db"', 'type = "rest"\nuri = "http://127.0.0.1:1"', "catalog"),
+        ('name = "market', 'key = 3\nname = "market', "table.0.key"),
+        (
+            "[catalog]",
+            '[kafka]\nbootstrap.servers = "127.0.0.1:9"\nno.such = 1\n[catalog]',
+            "no.such",
+        ),
+    ],
+)
+def test_a_start_that_cannot_succeed_ends_with_what_and_where(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    config = write_config(tmp_path, "127.0.0.1:9")
+    text = config.read_text()
+    if "[kafka]" in new:
+        text = text.replace('[kafka]\nbootstrap.servers = "127.0.0.1:9"\n', "")
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    done = k2("serve", folder=tmp_path)
+    assert done.returncode in {ExitCode.UNAVAILABLE, ExitCode.CONFIG}, done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("k2: ")][:1]
+    assert expected in message
+    assert "Traceback" not in done.stderr

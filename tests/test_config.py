@@ -96,7 +96,7 @@ def test_librdkafkas_and_pyicebergs_names_pass_through(tmp_path: Path) -> None:
     assert settings.kafka.properties()["sasl.username"] == "reader"
     assert settings.kafka.properties()["ssl.ca.location"] == str(tmp_path / "ca.pem")
     assert settings.catalog.properties()["s3.path-style-access"] == "true"
-    assert "timeout_s" not in settings.kafka.properties()
+    assert "name" not in settings.catalog.properties()
 
 
 @pytest.mark.parametrize(
