@@ -15,10 +15,11 @@ import time
 
 from chaos.market import pool
 from confluent_kafka import Producer
+from support_site import connect as connected
 
 from bench.figures import Figure, below
 from bench.ingest_lane import consumer_at_start
-from bench.stage import PARTITIONS, POOL, Stage, connected, quantile, running, say
+from bench.stage import PARTITIONS, POOL, Stage, quantile, running, say
 
 RATE = 50_000
 SECONDS = 30

@@ -7,10 +7,11 @@ import time
 
 import pyarrow as pa
 from chaos.site import Layout, Process
+from support_site import connect as connected
 
 from bench.figures import Figure, at_most, below
 from bench.freshness_lane import steady
-from bench.stage import Stage, connected, fill, resident_bytes, running, say, set_keys, wait_for
+from bench.stage import Stage, fill, resident_bytes, running, say, set_keys, wait_for
 
 LIVE_ROWS = 1_000_000
 SECONDS = 300

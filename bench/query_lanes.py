@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.flight as fl
 import pyarrow.parquet as pq
 from chaos.site import Layout
+from support_site import connect as connected
 
 from bench.figures import Figure, at_least, at_most
 from bench.stage import (
     Stage,
-    connected,
     fill,
     quantile,
     running,
