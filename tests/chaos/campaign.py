@@ -28,7 +28,7 @@ from chaos.site import Layout, Process, kill_pid, lay_out, wait_until_gone
 #: second, those around a commit once per flush.
 BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "publish.renamed"}
 #: Longest wait for a named kill point, in seconds.
-REACH_S = 30.0
+REACH_S = 60.0
 #: Longest wait for an answer after a kill, in seconds.
 RECOVER_S = 60.0
 #: Longest wait at the end until every record is visible, in seconds.
