@@ -76,6 +76,8 @@ class Interruptible:
     def _leave(self) -> None:
         with self._lock:
             if self._thread is not None and self._error is not None:
+                # Today's CPython has delivered it by now, inside this very method; nothing in
+                # its documentation says that it must.
                 _send(self._thread, None)
             self._thread = None
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionConfig, SessionContext
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support_engine import START, TRADES_SCHEMA, entries_of, trades
 
@@ -233,7 +233,6 @@ def in_file(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), SPECIAL)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(_ROWS, min_size=1, max_size=4), _WHERE)
 def test_no_file_with_a_matching_row_is_ever_dropped(
     rows: list[dict[str, Any]], where: str

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from datafusion import SessionContext
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flight_server.protocol.errors import (
@@ -64,7 +64,6 @@ _TRIVIA = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(_TRIVIA, _ATOMS, _TRIVIA), min_size=1, max_size=8))
 def test_the_lexer_sees_the_parameters_that_the_engine_sees(
     items: list[tuple[str, str, str]],
