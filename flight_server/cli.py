@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
@@ -19,6 +20,7 @@ import typer
 from flight_server.child import run
 from flight_server.exits import MEANINGS, ExitCode
 from flight_server.lean import without_pandas
+from flight_server.lifeline import stop_on_signals, watch
 from flight_server.logs import log_to_stderr
 
 _CODES = "\n\n".join(f"{int(code)}: {meaning}" for code, meaning in MEANINGS.items())
@@ -51,6 +53,17 @@ class Form(StrEnum):
 def _leave(work: Callable[[], int]) -> NoReturn:
     """Ends the command with the exit code of ``work``; typed errors become one message."""
     raise typer.Exit(run(work))
+
+
+def _leave_when_stopped(work: Callable[[threading.Event], int]) -> NoReturn:
+    """The same for what runs until SIGINT or SIGTERM.
+
+    The signals are taken over before anything else: a KeyboardInterrupt would be lost in the
+    constructors of C extensions.
+    """
+    stop = stop_on_signals()
+    without_pandas()
+    _leave(lambda: work(stop))
 
 
 @app.command()
@@ -98,9 +111,8 @@ def serve(
 ) -> None:
     """The Flight SQL server and, unless --no-ingest, the ingest, under a supervisor."""
 
-    def start() -> int:
+    def start(stop: threading.Event) -> int:
         from flight_server.config import load
-        from flight_server.lifeline import stop_on_signals, watch
         from flight_server.supervisor import child_specs
         from flight_server.supervisor import serve as supervise
         from flight_server.versions import check_versions
@@ -115,24 +127,22 @@ def serve(
             str(path.absolute()) if path else None, ingest=ingest, environ=environ
         )
         watch()
-        return supervise(children, stop_on_signals())
+        return supervise(children, stop)
 
-    _leave(start)
+    _leave_when_stopped(start)
 
 
 @app.command()
 def ingest(path: Config = None) -> None:
     """Only the ingest: Kafka into the live tables and Iceberg, in this process."""
 
-    def start() -> int:
+    def start(stop: threading.Event) -> int:
         from flight_server.ingest_app import ingest_until
-        from flight_server.lifeline import stop_on_signals
 
         log_to_stderr()
-        without_pandas()
-        return ingest_until(stop_on_signals(), str(path.absolute()) if path else None)
+        return ingest_until(stop, str(path.absolute()) if path else None)
 
-    _leave(start)
+    _leave_when_stopped(start)
 
 
 @app.command()
@@ -233,7 +243,7 @@ def feed(  # noqa: PLR0913  # one parameter per option
 ) -> None:
     """A seeded synthetic market, trades and quotes, into any Kafka."""
 
-    def produce() -> int:
+    def produce(stop: threading.Event) -> int:
         from flight_server.demo.commands import FeedRequest, feed_in_terminal
 
         return feed_in_terminal(
@@ -247,10 +257,11 @@ def feed(  # noqa: PLR0913  # one parameter per option
                 start_us=start,
                 options=tuple(option or ()),
             ),
+            stop,
             as_json=as_json,
         )
 
-    _leave(produce)
+    _leave_when_stopped(produce)
 
 
 @app.command()
@@ -295,8 +306,7 @@ def demo(  # noqa: PLR0913  # one parameter per option
 ) -> None:
     """The whole house in one folder, without any service: feed, broker, ingest, server, SQL."""
 
-    def show() -> int:
-        without_pandas()
+    def show(stop: threading.Event) -> int:
         from flight_server.demo.commands import parse_duration
         from flight_server.demo.script import DemoSpec, run_demo
 
@@ -309,9 +319,9 @@ def demo(  # noqa: PLR0913  # one parameter per option
             seed=seed,
             as_json=as_json,
         )
-        return run_demo(spec)
+        return run_demo(spec, stop)
 
-    _leave(show)
+    _leave_when_stopped(show)
 
 
 def main() -> None:

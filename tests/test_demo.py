@@ -136,7 +136,8 @@ def test_two_demos_side_by_side_are_exact_and_a_second_run_keeps_the_first(tmp_p
             """select (select count(*) from market_data.trades_1)
                     + (select count(*) from market_data.quotes_1) as n"""
         )
-    assert row["n"] == before["rows_history"], "an earlier run stays as ordinary tables"
+    # An earlier run stays as ordinary tables; its ingest may have flushed after the count.
+    assert before["rows_history"] <= row["n"] <= before["rows_total"]
 
 
 def test_killed_children_come_back_and_nothing_is_lost(tmp_path: Path) -> None:

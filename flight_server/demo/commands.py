@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from flight_server.demo.feed import Feed, FeedReport, FeedSpec, publish_schemas
 from flight_server.demo.schemas import Kind
 from flight_server.exits import ExitCode
 from flight_server.layers import ConfigRefused
-from flight_server.lifeline import stop_on_signals
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 #: Seconds between two changes of the progress line.
@@ -56,7 +56,7 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def feed_in_terminal(request: FeedRequest, *, as_json: bool) -> int:
+def feed_in_terminal(request: FeedRequest, stop: threading.Event, *, as_json: bool) -> int:
     """Registers the schemas, sends, shows progress on stderr, ends with the report.
 
     Raises:
@@ -76,7 +76,6 @@ def feed_in_terminal(request: FeedRequest, *, as_json: bool) -> int:
             run=f"f{request.seed}",
         )
     )
-    stop = stop_on_signals()
     began = time.monotonic()
     try:
         feed.connect()

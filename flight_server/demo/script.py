@@ -25,7 +25,7 @@ from flight_server.demo.tally import (
     newest_row_statement,
 )
 from flight_server.exits import ExitCode
-from flight_server.lifeline import Child, stop_on_signals
+from flight_server.lifeline import Child
 from flight_server.sqlclient import Address, Client, ClientError
 
 T = TypeVar("T")
@@ -78,14 +78,13 @@ class Summary:
         return not self.duplicates and not self.gaps and self.produced == self.rows_total
 
 
-def run_demo(spec: DemoSpec) -> int:
-    """The whole demo; its exit code, FAILED where the counts are not exact.
+def run_demo(spec: DemoSpec, stop: threading.Event) -> int:
+    """The whole demo until ``stop``; its exit code, FAILED where the counts are not exact.
 
     Raises:
         ConfigRefused: the folder is in use, or no port is free.
         CatalogError: the broker does not answer.
     """
-    stop = stop_on_signals()
     screen = Screen(quiet=spec.as_json)
     try:
         with owned(spec.folder, clean=spec.clean) as run, ExitStack() as stack:
