@@ -177,19 +177,19 @@ class Admission:
 
 
 def guard(
-    batches: Iterator[pa.RecordBatch], limits: Limits, deadline: Deadline
-) -> Iterator[pa.RecordBatch]:
-    """The same batches until a cap or the deadline is met.
+    batches: Iterator[tuple[pa.RecordBatch, int]], limits: Limits, deadline: Deadline
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The same batches, each with its size in bytes, until a cap or the deadline is met.
 
     Raises:
         ResourceExhausted: more rows or bytes than the caps allow; nothing beyond them is sent.
         DeadlineExceeded: the deadline passed between two batches.
     """
     rows = size = 0
-    for batch in batches:
+    for batch, batch_bytes in batches:
         deadline.check()
         rows += batch.num_rows
-        size += batch.nbytes
+        size += batch_bytes
         if limits.max_result_rows is not None and rows > limits.max_result_rows:
             raise ResourceExhausted(
                 f"the result has more than {limits.max_result_rows} rows "
@@ -200,4 +200,4 @@ def guard(
                 f"the result has more than {limits.max_result_bytes} bytes "
                 "(limits.max_result_bytes): aggregate, filter or ask for fewer columns"
             )
-        yield batch
+        yield batch, batch_bytes

@@ -85,9 +85,9 @@ class ResultStream:
             FlightSqlError, CatalogError: the statement failed; what was sent before is no answer.
         """
         try:
-            for batch in self._batches:
+            for batch, size in self._batches:
                 self.rows += batch.num_rows
-                self.bytes += batch.nbytes
+                self.bytes += size
                 yield batch
         finally:
             self.close()
@@ -118,7 +118,7 @@ class ResultStream:
     ) -> None:
         self.close()
 
-    def _sized(self) -> Iterator[pa.RecordBatch]:
+    def _sized(self) -> Iterator[tuple[pa.RecordBatch, int]]:
         for batch in self._source:
             if batch.num_rows:
                 yield from sliced(to_wire(batch, self._schema), self._work.limits.batch_bytes)

@@ -65,6 +65,8 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         Internal: a column that was promised without nulls has some, or one is missing.
         ResourceExhausted: one batch's text is beyond what a plain type can address (2 GiB).
     """
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
     if batch.num_columns != len(schema):
         raise Internal(f"the engine gave {batch.num_columns} columns, {len(schema)} were planned")
     columns = [
@@ -98,16 +100,23 @@ def _list_of(views: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays(offsets, values, mask=pc.is_null(views))
 
 
-def sliced(batch: pa.RecordBatch, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """The batch in pieces of at most ``max_bytes``; a single larger row travels alone."""
-    if batch.nbytes <= max_bytes or batch.num_rows <= 1:
-        yield batch
+def sliced(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The batch in pieces of at most ``max_bytes``, each with its size.
+
+    A single larger row travels alone. The size of a batch that fits whole is that of its buffers
+    (0.5 µs to ask, against 100 µs for what its rows refer to).
+    """
+    size = batch.get_total_buffer_size()
+    if size > max_bytes:
+        size = batch.nbytes
+    if size <= max_bytes or batch.num_rows <= 1:
+        yield batch, size
         return
-    pieces = min(batch.num_rows, -(-batch.nbytes // max_bytes))
+    pieces = min(batch.num_rows, -(-size // max_bytes))
     rows = -(-batch.num_rows // pieces)
     for first in range(0, batch.num_rows, rows):
         piece = batch.slice(first, rows)
         if piece.nbytes <= max_bytes or piece.num_rows == 1:
-            yield piece
+            yield piece, piece.nbytes
         else:  # rows of uneven size
             yield from sliced(piece, max_bytes)

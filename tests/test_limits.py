@@ -131,15 +131,16 @@ BATCH = pa.record_batch({"a": pa.array(range(100), pa.int64())})
 )
 def test_a_stream_ends_with_an_error_at_its_cap(limits: Limits, passes: int) -> None:
     """Never with a shorter answer that looks whole."""
-    guarded = guard(iter([BATCH] * 3), limits, NEVER)
-    assert [next(guarded) for _ in range(passes)] == [BATCH] * passes
+    sized = BATCH, BATCH.nbytes
+    guarded = guard(iter([sized] * 3), limits, NEVER)
+    assert [next(guarded) for _ in range(passes)] == [sized] * passes
     with pytest.raises(StopIteration if passes == 3 else ResourceExhausted):
         next(guarded)
 
 
 def test_a_stream_ends_at_its_deadline() -> None:
     with pytest.raises(DeadlineExceeded):
-        list(guard(iter([BATCH]), Limits(), Deadline(0)))
+        list(guard(iter([(BATCH, 800)]), Limits(), Deadline(0)))
 
 
 def test_an_interrupted_call_of_the_engine_ends_with_the_given_error() -> None:

@@ -79,7 +79,9 @@ def test_batches_are_cut_to_size_and_lose_nothing(limit: int) -> None:
     """Uneven rows too: one row of 5,000 bytes among small ones travels alone."""
     texts = ["x" * 20] * 100 + ["y" * 5_000] + ["z" * 3] * 300 + [None] * 5
     batch = pa.record_batch({"s": texts, "l": [[t] if t else None for t in texts]})
-    pieces = list(sliced(batch, limit))
+    sized = list(sliced(batch, limit))
+    pieces = [piece for piece, _ in sized]
+    assert all(size >= piece.nbytes for piece, size in sized)
     assert pa.Table.from_batches(pieces).equals(pa.Table.from_batches([batch]))
     for piece in pieces:
         assert piece.nbytes <= limit or piece.num_rows == 1
@@ -87,4 +89,4 @@ def test_batches_are_cut_to_size_and_lose_nothing(limit: int) -> None:
 
 def test_an_empty_batch_stays_one() -> None:
     empty = pa.record_batch({"a": pa.array([], pa.int64())})
-    assert list(sliced(empty, 1)) == [empty]
+    assert [piece for piece, _ in sliced(empty, 1)] == [empty]
