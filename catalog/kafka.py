@@ -335,10 +335,15 @@ class TopicReader:
         return found
 
     def _raise_failure(self) -> None:
-        failed, self._failed = self._failed, None
+        failed = self._failed
         error = failed.error() if failed is not None else None
-        if failed is not None and error is not None:
-            raise self._error(error, failed.topic(), failed.partition())
+        if failed is None or error is None:
+            return
+        found = self._error(error, failed.topic(), failed.partition())
+        # The client says "out of range" once and fetches no more: to be asked until it is known.
+        if error.code() not in OUT_OF_RANGE or not found.retriable:
+            self._failed = None
+        raise found
 
     def _call(self, request: Callable[[], T]) -> T:
         try:

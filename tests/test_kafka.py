@@ -330,6 +330,36 @@ def test_records_deleted_past_the_position_are_a_gap(kafka: Broker) -> None:
             source.assign(Offsets({(topic, 0): 2}))
 
 
+class Unsure(TopicReader):
+    """A reader whose broker does not say at once where a log begins."""
+
+    silent = 0
+
+    def _bounds_of(self, place: tuple[str, int]) -> tuple[int, int]:
+        if self.silent:
+            self.silent -= 1
+            raise BrokerUnavailable("no answer")
+        return super()._bounds_of(place)
+
+
+@pytest.mark.broker
+def test_a_gap_is_not_forgotten_while_the_broker_is_silent(kafka: Broker) -> None:
+    """The client says it once and fetches the partition no more."""
+    topic = kafka.create_topic()
+    kafka.produce(topic, [b"v"] * 10, partition=0)
+    with closing(Unsure(kafka.properties, [topic])) as source:
+        source.assign(Offsets({(topic, 0): 2}))
+        source.pause()
+        kafka.delete_records(topic, {0: 6})
+        source.silent = 2
+        source.resume()
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                poll_until(source, lambda seen: count(seen) == 10)
+        with pytest.raises(LogGap, match="but position 2 is next"):
+            poll_until(source, lambda seen: count(seen) == 10)
+
+
 @pytest.mark.broker
 def test_the_monitor_group_is_written_and_never_read(kafka: Broker) -> None:
     """Positions for lag tools: committed, and of no effect on where reading starts."""
