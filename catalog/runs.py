@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from catalog.errors import TableNotFound
 from catalog.spec import TableName
 
 
@@ -106,7 +107,13 @@ class Heads:
             if found and self._is_fresh(found[0]):
                 return found[1]
             asked_s = time.monotonic()
-            head = self._lake.head(name)
+            try:
+                head = self._lake.head(name)
+            except TableNotFound:
+                with self._lock:  # clients make names up without end
+                    self._asking.pop(name, None)
+                    self._found.pop(name, None)
+                raise
             with self._lock:
                 self._found[name] = (asked_s, head)
             return head

@@ -42,7 +42,7 @@ from catalog.lake import Lake
 from catalog.offsets import Marker, Offsets
 from catalog.records import Segment
 from catalog.reports import LAG_SCHEMA, OFFSETS_SCHEMA, TABLES_SCHEMA
-from catalog.runs import Runs
+from catalog.runs import Heads, Runs
 from catalog.segments import LiveReader, LiveWriter, merge_due
 from catalog.spec import TableName
 from catalog.tables import Pin, Tables
@@ -520,6 +520,24 @@ def test_a_plain_table_is_its_head_at_most_refresh_old(ingest: Ingest, lake: Mem
     assert (version.live, version.schema) == ((), SCHEMA)
     with pytest.raises(TableNotFound):
         always.pin(TableName("reference", "nothing"))
+
+
+def test_names_that_clients_make_up_leave_nothing_behind(lake: MemoryLake) -> None:
+    """A loop over names that no table has must not fill the server's memory."""
+
+    class Asked(Heads):
+        def __len__(self) -> int:
+            return len(self._asking) + len(self._found)
+
+    lake.commit(PLAIN)
+    heads = Asked(lake, 60.0)
+    heads.get(PLAIN)
+    kept = len(heads)
+    for number in range(100):
+        with pytest.raises(TableNotFound):
+            heads.get(TableName("ns", f"made_up_{number}"))
+    assert len(heads) == kept
+    assert heads.known(PLAIN) is not None
 
 
 def test_many_threads_ask_the_catalog_once(ingest: Ingest, lake: MemoryLake) -> None:
