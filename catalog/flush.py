@@ -35,8 +35,21 @@ class Parts:
     verify: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What a flush will commit: the rows of ``[marker.positions, target)``, as files."""
+
+    marker: Marker
+    target: Offsets
+    staged: Staged | None
+
+
 class Flusher:
-    """Moves the tail into history and the manifest after the head. Belongs to one thread."""
+    """Moves the tail into history and the manifest after the head. Belongs to one thread.
+
+    Files of a commit that failed, or whose outcome is not known, are kept and sent again: writing
+    them anew at every try would fill the store while the catalog is away.
+    """
 
     def __init__(
         self,
@@ -49,6 +62,7 @@ class Flusher:
         self._parts = parts
         self._writer, self._publication = writer, publication
         self._owner = owner
+        self._prepared: _Prepared | None = None
         self._looked_s = time.monotonic()
 
     def due(self, *, at_bound: bool, last: bool) -> bool:
@@ -70,7 +84,7 @@ class Flusher:
     def flush(self) -> Committed | None:
         """Commits the tail as it is now; None if there was nothing, or another commit came first.
 
-        Order: files, the topics' identities, commit, manifest, trim (rules 4, 5, 9, 10).
+        Order: the topics' identities, files, commit, manifest, trim (rules 4, 5, 9, 10).
 
         Raises:
             StartAgain: the tail does not continue the head (rule 4).
@@ -79,23 +93,24 @@ class Flusher:
             Unavailable, CommitUnknown: try again; the recorded positions say what is missing.
         """
         began = time.monotonic()
-        tail = self._publication.begin_flush()
-        marker = self._marker(tail.head)
-        target = marker.positions.max(tail.high)
-        if target.same_as(marker.positions):
+        self._prepared = self._prepared or self._prepare()
+        if self._prepared is None:
             self._publication.flushed()
             return None
+        marker, staged = self._prepared.marker, self._prepared.staged
         try:
-            with self._publication.using(tail.segments):
-                staged = self._stage(tail, marker.positions, target)
-                self._parts.verify()
-                head = self._parts.lake.commit(
-                    self._parts.spec.name, staged, expected=marker, new=marker.moved_to(target)
-                )
+            head = self._parts.lake.commit(
+                self._parts.spec.name,
+                staged,
+                expected=marker,
+                new=marker.moved_to(self._prepared.target),
+            )
         except Fenced:
+            self._prepared = None
             self.look()  # a late answer, the gc number, or another owner: the head says which
             return None
         reach("commit.before_publish")
+        self._prepared = None
         self._follow(head)
         self._publication.flushed()
         self._publication.trim()
@@ -115,6 +130,17 @@ class Flusher:
         self._follow(self._parts.lake.head(self._parts.spec.name))
         self._publication.trim()
 
+    def _prepare(self) -> _Prepared | None:
+        """The tail as it is now, verified and written; None where there is nothing to commit."""
+        tail = self._publication.begin_flush()
+        marker = self._marker(tail.head)
+        target = marker.positions.max(tail.high)
+        if target.same_as(marker.positions):
+            return None
+        self._parts.verify()  # after its last row was consumed, before the first request (rule 9)
+        with self._publication.using(tail.segments):
+            return _Prepared(marker, target, self._stage(tail, marker.positions, target))
+
     def _stage(self, tail: Tail, first: Offsets, target: Offsets) -> Staged | None:
         """The rows of ``[first, target)`` as files; None where there is none (rules 3 and 4)."""
         try:
@@ -131,6 +157,8 @@ class Flusher:
         if head.table_uuid != known.table_uuid:
             raise StartAgain("the table was replaced by another of its name")
         marker = self._marker(head)
+        if marker.epoch < self._owner.epoch:
+            raise StartAgain("the table went back to before it was claimed")
         if (marker.epoch, marker.writer) != (self._owner.epoch, self._owner.writer):
             raise Fenced(
                 f"table {self._parts.spec.name} was taken over by another ingest (epoch "

@@ -44,7 +44,7 @@ from catalog.kafka import TopicReader
 from catalog.lake import Lake
 from catalog.observer import Observer, Unobserved
 from catalog.offsets import Offsets
-from catalog.publication import Origin, Publication
+from catalog.publication import Origin, Publication, stop_previous
 from catalog.registry import SchemaRegistry
 from catalog.schemas import DeclaredSchema, declare
 from catalog.segments import LiveWriter
@@ -58,7 +58,7 @@ TICK_S = 0.25
 #: What ends reading alone: everything that was read before it is right.
 _READING_ENDS = (PoisonRecord, SchemaChanged, SchemaRefused, LogGap)
 #: What ends the process when it happens at the start: a setting is wrong or a service is away.
-_START_FAILS = (Unavailable, SpecRefused, SchemaRefused, SchemaUnknown)
+_START_FAILS = (Unavailable, CommitUnknown, SpecRefused, SchemaRefused, SchemaUnknown)
 #: Container objects between two collections of the interpreter's garbage collector. Its default of
 #: 700 makes it walk all messages of a poll several times (0.9 instead of 2.1 µs a message).
 _GC_THRESHOLD = 50_000
@@ -140,6 +140,7 @@ class TableIngest:
                 pause_s = RETRY_S
             except StartAgain as turn:
                 _log.warning("ingest_starts_again table=%s because=%s", self.name, turn)
+                self._read_again()
             except (Unavailable, CommitUnknown) as error:
                 _log.warning("ingest_trouble table=%s at=start error=%s", self.name, error)
                 self._sources.observer.troubled(self.name, error)
@@ -165,16 +166,16 @@ class TableIngest:
         spec, sources = self._spec, self._sources
         topics = reader.identities()
         starts, ends = reader.beginnings(), reader.ends()
-        head = sources.lake.ensure_table(spec, declared.arrow)
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
+        with _said(partial(stop_previous, writer)):
+            head = sources.lake.ensure_table(spec, declared.arrow)
         origin = Origin(spec.name, topics, declared.schema_id, declared.arrow, ends)
         publication = Publication(writer, origin, head)
-        with _said(publication):
+        with _said(publication.stop):
             head = sources.lake.claim(spec.name, topics, sources.writer, declared.schema_id, starts)
             assert head.marker is not None  # noqa: S101 - what a claim is
             publication.claimed(head)
-            if publication.held is not None and publication.held.topics == topics:
-                _refuse_short_log(publication.held.high, ends)
+            _refuse_short_log(publication.owed, ends)
             reader.assign(head.marker.positions)
         publication.publish()
         run = Run(
@@ -257,6 +258,13 @@ class TableIngest:
         self._reading_ended.set()
         self._wake.set()
 
+    def _read_again(self) -> None:
+        """Forgets what ended the last reading: the next one meets it again where it stands."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._failure = None
+                self._reading_ended.clear()
+
     def close(self) -> None:
         """Gives the reader back; idempotent."""
         if self._opened is not None:
@@ -265,16 +273,14 @@ class TableIngest:
 
 
 @contextmanager
-def _said(publication: Publication) -> Iterator[None]:
+def _said(stop: Callable[[CatalogError], None]) -> Iterator[None]:
     """What no repetition mends is published before it is raised."""
     try:
         yield
     except _START_FAILS:
         raise
-    except CommitUnknown:
-        raise
     except CatalogError as error:
-        publication.stop(error)
+        stop(error)
         raise
 
 
@@ -308,6 +314,7 @@ def run_ingest(
     Raises:
         LiveFolderInUse: another ingest owns the live folder (rule 11).
         SpecRefused, SchemaRefused, SchemaUnknown, Unavailable: at the start, within 10 seconds.
+        CommitUnknown: at the start; the catalog does not say whether the table is claimed.
         Exception: what is not typed (a full disk, a bug); all tables ended.
     """
     with FolderLock(sources.live.folder), _rare_collections(), ExitStack() as stack:
@@ -329,9 +336,12 @@ def run_ingest(
         on_open()
         for thread in threads:
             thread.start()
-        stop.wait()
-        for thread in threads:
-            thread.join()
+        try:
+            stop.wait()
+        finally:  # an interrupt, too: the folder's lock outlives every thread
+            stop.set()
+            for thread in threads:
+                thread.join()
         if crashes:
             raise crashes[0]
         return errors

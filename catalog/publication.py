@@ -100,6 +100,17 @@ class Publication:
         return self._held
 
     @property
+    def owed(self) -> Offsets:
+        """Where :attr:`held` ends, of the topics that are still read (rule 12).
+
+        A topic that the declaration lost, or another one of its name, is never reached.
+        """
+        if self._held is None:
+            return Offsets()
+        read = {one.topic for one in {*self._held.topics} & {*self._origin.topics}}
+        return Offsets({tp: position for tp, position in self._held.high.items() if tp[0] in read})
+
+    @property
     def live_bytes(self) -> int:
         """Bytes of all live segments."""
         return sum(segment.bytes for segment in self._segments)
@@ -202,7 +213,7 @@ class Publication:
         """Replaces the manifest; None while an earlier one reaches further (rules 10 and 12)."""
         with self._lock:
             end = self._end()
-            if self._held is not None and not end.covers(self._held.high):
+            if not end.covers(self.owed):
                 return None
             self._held = None
             self._caught_up = self._caught_up or end.covers(self._origin.ends)
@@ -245,12 +256,7 @@ class Publication:
 
     def _write(self, manifest: Manifest) -> Manifest:
         error = self._stopped or next(iter(self._troubles.values()), None)
-        said = replace(
-            manifest,
-            state=self._state(),
-            error_code=None if error is None else error.code,
-            error=None if error is None else f"{type(error).__name__}: {error}",
-        )
+        said = _saying(manifest, self._state(), error)
         self._writer.publish(said)
         return said
 
@@ -266,6 +272,23 @@ class Publication:
 
     def _end(self) -> Offsets:
         return self._committed().max(self._high)
+
+
+def stop_previous(writer: LiveWriter, error: CatalogError) -> None:
+    """Publishes that nobody continues the version of an earlier run, if there is one."""
+    previous = writer.previous()
+    if previous is not None:
+        next_one = replace(previous, sequence=previous.sequence + 1)
+        writer.publish(_saying(next_one, "stopped", error))
+
+
+def _saying(manifest: Manifest, state: State, error: CatalogError | None) -> Manifest:
+    return replace(
+        manifest,
+        state=state,
+        error_code=None if error is None else error.code,
+        error=None if error is None else f"{type(error).__name__}: {error}",
+    )
 
 
 def _reaches(segment: Segment, committed: Offsets) -> bool:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from catalog.decode import Decoder
 from catalog.errors import (
+    BrokerUnavailable,
     CatalogError,
     LogEndsEarly,
     LogGap,
@@ -80,9 +81,13 @@ class Run:
 
         Raises:
             TopicRecreated: not who they were.
-            BrokerUnavailable, SpecRefused: no answer, or a topic is gone.
+            BrokerUnavailable: no answer, or a topic is gone: a broker that has just started may
+                not know it yet.
         """
-        now = self.reader.identities()
+        try:
+            now = self.reader.identities()
+        except SpecRefused as error:
+            raise BrokerUnavailable(str(error)) from error
         if now != self.topics:
             names = ", ".join(sorted({one.topic for one in {*now} ^ {*self.topics}}))
             raise TopicRecreated(
@@ -294,6 +299,6 @@ class Tailing:
             self._run.verify()
         except TopicRecreated as recreated:
             return recreated
-        except (Unavailable, SpecRefused):
+        except Unavailable:
             return error
         return error

@@ -38,15 +38,17 @@ from catalog.errors import (
     LiveFolderInUse,
     LogEndsEarly,
     LogGap,
+    MarkerLost,
     PoisonRecord,
     SchemaUnknown,
+    SpecRefused,
     TopicRecreated,
 )
 from catalog.ingest import run_ingest
 from catalog.kafka import TopicReader
 from catalog.lake import Lake
 from catalog.manifest import Manifest
-from catalog.offsets import Offsets
+from catalog.offsets import Offsets, TopicIdentity
 from catalog.records import Chunk
 from catalog.segments import LiveWriter
 from catalog.spec import TableName, TableSpec
@@ -272,6 +274,43 @@ def test_a_second_ingest_of_the_same_folder_is_refused(mock_broker: Broker, tmp_
             run_ingest([spec_of(log)], world.sources(), threading.Event())
 
 
+def test_a_topic_that_the_declaration_lost_does_not_hold_the_table(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 12: positions of a topic that nobody reads any more cannot be reached."""
+    kept, lost = Log(mock_broker, "kept", 1), Log(mock_broker, "lost", 1)
+    world = World.make(tmp_path, mock_broker.properties)
+    kept.write(10)
+    lost.write(10)
+    both = replace(spec_of(kept), topics=("kept", "lost"))
+    with running(world.sources(), both):
+        world.wait(NAME, lambda m: reached("kept", 10)(m) and reached("lost", 10)(m))
+    kept.write(5)
+    with running(world.sources(), spec_of(kept)):
+        world.wait(NAME, reached("kept", 15))
+        assert len(world.answer(NAME)[0]) == 15
+
+
+def test_a_topic_more_does_not_hide_that_the_log_ends_early(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 12: every topic that feeds the table still is held to what was published of it."""
+    log, more = Log(mock_broker, "t", 1), Log(mock_broker, "more", 1)
+    world = World.make(tmp_path, mock_broker.properties)
+    log.write(10)
+    more.write(10)
+    with running(world.sources(), spec_of(log)):
+        world.wait(NAME, reached("t", 10))
+    old = world.manifest(NAME)
+    assert old is not None
+    further = replace(old, high=old.high.with_positions([(("t", 0), 99)]))
+    LiveWriter(world.live.folder, NAME, 1.0).publish(further)
+    with running(world.sources(), replace(spec_of(log), topics=("more", "t"))) as it:
+        stopped = world.wait(NAME, lambda m: m.state == "stopped")
+    assert isinstance(it.errors[NAME], LogEndsEarly)
+    assert stopped.high == further.high
+
+
 KILLS = (
     "decode.before:3",
     "decode.after:3",
@@ -397,6 +436,47 @@ def test_a_table_set_back_to_an_older_snapshot_is_fed_again(
     assert_answer(world, log)
 
 
+def test_a_table_set_back_to_before_its_owner_is_claimed_and_fed_again(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 5: an older epoch at the head is nobody who took the table over."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+    for _ in range(2):  # two owners, one flush each
+        log.write(10)
+        with running(world.sources(), spec_of(log, flush_rows=10)):
+            world.wait(NAME, committed("t", *log.ends))
+    log.write(10)
+    with running(world.sources(), spec_of(log, flush_rows=10)) as it:
+        before = world.wait(NAME, committed("t", *log.ends))
+        table = load_catalog("lake", **world.properties).load_table(str(NAME))
+        older = next(s for s in table.snapshots() if s.summary and "added-records" in s.summary)
+        table.manage_snapshots().rollback_to_snapshot(older.snapshot_id).commit()
+        world.wait(NAME, lambda m: m.sequence > before.sequence)
+        log.write(10)
+        world.wait(NAME, committed("t", *log.ends))
+    assert not it.errors
+    assert_answer(world, log)
+
+
+def test_a_stopped_table_that_is_set_back_is_read_again_up_to_the_same_place(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 4: a new reading begins like the first, and meets the same record."""
+    log, world = Log(mock_broker, "t", 1), World.make(tmp_path, mock_broker.properties)
+    log.write(10)
+    log.raw(b"", partition=0)
+    with running(world.sources(), spec_of(log)) as it:
+        before = world.wait(NAME, lambda m: m.state == "stopped" and m.committed == m.high)
+        table = load_catalog("lake", **world.properties).load_table(str(NAME))
+        table.manage_snapshots().rollback_to_snapshot(table.snapshots()[0].snapshot_id).commit()
+        after = world.wait(
+            NAME, lambda m: m.snapshot_id != before.snapshot_id and m.committed == m.high
+        )
+        assert (after.state, after.high) == ("stopped", before.high)
+        assert_answer(world, log)
+    assert isinstance(it.errors[NAME], PoisonRecord)
+
+
 # --- the lake misbehaves ------------------------------------------------------------------------
 
 
@@ -492,6 +572,59 @@ def _ends(log: Log) -> Offsets:
     return Offsets({(log.topic, p): end for p, end in enumerate(log.ends)})
 
 
+def test_a_flush_that_is_tried_again_writes_its_files_once(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 6: files of a failed commit are committed later, or an outage would fill the store."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+    log.write(100)
+    lake = shaky(
+        world,
+        ("before", LakeUnavailable("the catalog is away")),
+        ("before", CommitUnknown("the request was lost")),
+        ("after", CommitUnknown("the answer was lost")),
+    )
+    with running(world.sources(lake=lake), spec_of(log, flush_rows=100)):
+        world.wait(NAME, lambda m: m.error is not None)
+        log.write(10)  # what comes meanwhile waits for the next flush
+        flushed = world.wait(NAME, lambda m: sum(m.committed.values()) >= 100)
+        assert_answer(world, log)
+        world.wait(NAME, reached("t", *log.ends))
+        assert_answer(world, log)
+    assert not lake.script
+    assert sum(flushed.committed.values()) == 100
+    assert len(list((tmp_path / "warehouse").rglob("*.parquet"))) == 1
+
+
+class Forgetful(TopicReader):
+    """A reader whose broker cannot say, for a while, who its topics are."""
+
+    failures: list[CatalogError]
+
+    def identities(self) -> tuple[TopicIdentity, ...]:
+        """As the broker says, or the next failure."""
+        if threading.current_thread().name.startswith("table") and self.failures:
+            raise self.failures.pop()
+        return super().identities()
+
+
+@pytest.mark.parametrize("kind", [BrokerUnavailable, SpecRefused])
+def test_a_broker_away_at_a_flush_shows_and_mends_and_costs_no_file(
+    kind: type[CatalogError], mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 9: without the topics' identities nothing is written; a lost topic may come back."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+    log.write(100)
+    Forgetful.failures = [kind("the broker forgot the topic")] * 3
+    sources = world.sources(reader=lambda spec: Forgetful(world.kafka, spec.topics))
+    with running(sources, spec_of(log, flush_age_s=0.2)):
+        world.wait(NAME, lambda m: m.error is not None)
+        world.wait(NAME, committed("t", *log.ends))
+    assert_answer(world, log)
+    assert not Forgetful.failures
+    assert len(list((tmp_path / "warehouse").rglob("*.parquet"))) == 1
+
+
 # --- what cannot become a row -------------------------------------------------------------------
 
 POISON = {
@@ -553,6 +686,62 @@ def test_a_schema_that_nobody_knows_fails_the_start(mock_broker: Broker, tmp_pat
     world = World.make(tmp_path, mock_broker.properties)
     with pytest.raises(SchemaUnknown, match="8"):
         run_ingest([TableSpec(NAME, ("t",), schema_id=8)], world.sources(), threading.Event())
+
+
+def test_a_claim_of_unknown_outcome_fails_the_start(mock_broker: Broker, tmp_path: Path) -> None:
+    """It may mend, so it ends the process, which is started again, and not the table alone."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+
+    class Lost(Lake):
+        def claim(self, *args: Any, **options: Any) -> Any:
+            del args, options
+            raise CommitUnknown("the answer was lost")
+
+    lake = Lost(load_catalog("lake", **world.properties))
+    with pytest.raises(CommitUnknown), running(world.sources(lake=lake), spec_of(log)) as it:
+        it.thread.join(WAIT_S)
+
+
+def test_positions_lost_while_nothing_ran_stop_the_table_in_its_manifest(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 2: who reads the version of the last run is told that nobody continues it."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+    log.write(10)
+    with running(world.sources(), spec_of(log)):
+        world.wait(NAME, reached("t", *log.ends))
+    table = load_catalog("lake", **world.properties).load_table(str(NAME))
+    with table.transaction() as transaction:
+        transaction.set_properties({"k2.marker": "{}"})
+        transaction.update_snapshot().fast_append().commit()
+    table = load_catalog("lake", **world.properties).load_table(str(NAME))
+    table.maintenance.expire_snapshots().by_id(table.snapshots()[0].snapshot_id).commit()
+    with running(world.sources(), spec_of(log)) as it:
+        stopped = world.wait(NAME, lambda m: m.state == "stopped")
+        assert "MarkerLost" in (stopped.error or "")
+        assert stopped.high.covers(_ends(log))
+    assert isinstance(it.errors[NAME], MarkerLost)
+
+
+def test_an_interrupt_ends_the_tables_before_the_folder_is_given_back(
+    mock_broker: Broker, tmp_path: Path
+) -> None:
+    """Rule 11: in a script or a notebook Ctrl-C comes as an exception."""
+    log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    stop = Interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_ingest([spec_of(log)], world.sources(), stop)
+        assert not [one for one in threading.enumerate() if str(NAME) in one.name]
+    finally:
+        stop.set()
 
 
 def test_a_broker_that_goes_away_while_running_shows_and_the_rows_stay(tmp_path: Path) -> None:
