@@ -234,6 +234,13 @@ def test_what_cannot_be_lexed_is_shown_with_a_caret(
         "select unnest(generate_series(now(), now(), interval '1 second'))",
         "select repeat(repeat('x', 10000), 10000)",
         "select 1 from t, range(1000000000)",
+        "select " + "replace(" * 7 + "s" + ", 'x', 'xxxxxxxxxx')" * 7 + " from t",
+        "select replace(replace(replace(s, 'x', s), 'x', s), 'x', s) from t",
+        "select regexp_replace(regexp_replace(s, '.', $1), '.', repeat('y', 1000)) from t",
+        "select replace(s, 'x', '" + "x" * 999 + "') from "
+        "(select replace(s, 'x', '" + "x" * 999 + "') s from t)",
+        "with a as (select replace(s, 'x', '" + "x" * 999 + "') s from t) "
+        "select replace(s, 'x', '" + "x" * 999 + "') from a",
     ],
 )
 def test_functions_that_make_huge_values_are_refused(sql: str) -> None:
@@ -247,6 +254,9 @@ def test_functions_that_make_huge_values_are_refused(sql: str) -> None:
         "select repeat('x', 10), lpad(a, 20, '0') from t",
         "select unnest(range(1, 100))",
         "select generate_series(-5, 5, 2)",
+        "select " + ", ".join(["regexp_replace(s, 'x', 'a text that is longer')"] * 20) + " from t",
+        "select replace(replace(replace(s, '&', '&amp;'), '<', '&lt;'), '\"', '&quot;') from t",
+        "with a as (select replace(s, '.', '-----') s from t) select a.s, a.s, a.s, a.s from a",
         "select * from generate_series(1, 1000000000)",
         "select * from t cross join generate_series(1, 10)",
         "select sum(a) over (order by b range between 1 preceding and 1 following) from t",
