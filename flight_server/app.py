@@ -28,7 +28,7 @@ from flight_server.engine import Engine, Options
 from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake
 from flight_server.layers import ConfigRefused
-from flight_server.lifeline import say_ready
+from flight_server.lifeline import die_first, say_ready
 from flight_server.limits import Limits
 from flight_server.logs import log_to_stderr
 from flight_server.metrics import Metrics, MetricsEndpoint, QueryLog
@@ -174,6 +174,7 @@ def serve_until(stop: threading.Event, config: str | None = None) -> int:
     Raises:
         ConfigRefused, CatalogError: the start has failed.
     """
+    die_first()
     check_versions()
     settings = load(Path(config) if config else None)
     log_to_stderr(settings.server.log_level)

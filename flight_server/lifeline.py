@@ -8,6 +8,7 @@ loads its modules and waits until the one byte that is ever written tells it tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -25,6 +27,8 @@ _STANDBY = "K2_STANDBY"
 #: Seconds between the polite end of an orphan (SIGTERM) and its hard one. An orphaned ingest holds
 #: the live folder's lock, so a new supervisor waits this long at most.
 ORPHAN_GRACE_S = 3.0
+#: Added to the kernel's thousandths of memory used, when it chooses whom to end.
+_DIE_FIRST = 500
 
 
 class Child:
@@ -148,6 +152,17 @@ def await_turn() -> None:
     """
     if os.environ.pop(_STANDBY, None) is not None and not os.read(int(os.environ[_LIFELINE]), 1):
         sys.exit(0)
+
+
+def die_first() -> None:
+    """Where memory runs out, the kernel ends this process and not another one (Linux).
+
+    No limit knows all that a statement may take. The server has a supervisor that starts it again;
+    what else runs on the machine may have nobody.
+    """
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):  # not Linux, or a container that forbids it
+        score.write_text(str(max(int(score.read_text()), _DIE_FIRST)))
 
 
 def stop_on_signals() -> threading.Event:

@@ -235,3 +235,13 @@ def test_the_ingest_is_left_out_on_request() -> None:
     assert [child.name for child in child_specs("k2.toml")] == ["server", "ingest"]
     (server,) = child_specs(None, ingest=False)
     assert server.arguments[1:] == ("-m", "flight_server.child", "server")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels choose by themselves")
+def test_the_server_is_the_first_to_go_where_memory_runs_out() -> None:
+    code = "from flight_server.lifeline import die_first; die_first(); die_first()"
+    show = "print(open('/proc/self/oom_score_adj').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; {show}"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) >= 500
