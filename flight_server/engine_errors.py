@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from catalog.errors import CatalogError, FileMissing, shorten
-from flight_server.names import Reference, Scope
+from flight_server.names import TABLE_FUNCTIONS, Reference, Scope
 from flight_server.protocol.errors import (
     DataLost,
     FlightSqlError,
@@ -148,6 +148,8 @@ def _no_table(message: str, _: SqlText, scope: Scope) -> FlightSqlError:
     named = match[1] if match else ""
     asked = [at for at in scope.missing if named.endswith(f".{at[1]}")]
     at = asked[-1] if asked else _reference(named, scope)
+    if not at[1]:  # what the engine makes of a table function that it does not know
+        return NotFound(f"the table functions are {', '.join(sorted(TABLE_FUNCTIONS))}: no others")
     return NotFound(f"there is no table {'.'.join(at)}{_did_you_mean(scope.nearest(at))}")
 
 
@@ -285,6 +287,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("Schema error", _plain(InvalidArgument)),
     ("SQL error", _plain(InvalidArgument)),
     ("Execution error", _plain(InvalidArgument)),
+    ("regex", _plain(InvalidArgument)),
     ("Arrow error", _plain(InvalidArgument)),
     ("Invalid or Unsupported Configuration", _plain(InvalidArgument)),
 )

@@ -37,7 +37,7 @@ Part = Literal["hybrid", "runs", "live", "offsets", "snapshots", "files", "syste
 _PARTS: tuple[Part, ...] = ("runs", "live", "offsets", "snapshots", "files")
 #: The engine looks for a table of this name before it takes the function; the catalog, which may
 #: be far away, is asked for one only if it lists one.
-_TABLE_FUNCTIONS = frozenset({"generate_series", "range"})
+TABLE_FUNCTIONS = frozenset({"generate_series", "range"})
 #: Parts whose rows are a version's own, and what of it they need.
 _NEEDS: Mapping[Part, Need] = {"hybrid": "hybrid", "runs": "runs", "live": "split"}
 _NO_OFFSETS = Offsets()
@@ -194,7 +194,7 @@ class Scope:
         base, _, suffix = name.rpartition("$")
         part: Part = next((p for p in _PARTS if base and p == suffix), "hybrid")
         table = TableName(schema, base if part != "hybrid" else name)
-        if name in _TABLE_FUNCTIONS and table not in self.tables.names():
+        if name in TABLE_FUNCTIONS and table not in self.tables.names():
             return None
         try:
             pin = self._pin(table, tail=part in {"hybrid", "live"})

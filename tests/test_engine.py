@@ -711,6 +711,7 @@ def test_syntax_errors_show_the_place_in_the_text_as_it_was_sent(
         ("select (select price from trades)", "more than one row"),
         ("select price from trades limit -1", "LIMIT"),
         ("select date '2024-13-45'", "2024-13-45"),
+        ("select count(*) from trades where symbol ~ '(a'", "regex"),
         ("select 1 union select 1, 2", "UNION"),
         ("select a.price from trades a join trades b on true where symbol = 'x'", "mbiguous"),
     ],
@@ -719,6 +720,11 @@ def test_mistakes_are_the_statements_fault(engine: Engine, text: str, message: s
     with pytest.raises(InvalidArgument, match=message) as refused:
         sql(engine, text)
     assert "Error during planning" not in str(refused.value)
+
+
+def test_a_table_function_that_reads_files_does_not_exist(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="table functions are generate_series, range"):
+        sql(engine, "select * from read_parquet('/etc/passwd')")
 
 
 def test_a_defect_in_a_table_source_is_internal_and_says_nothing(
