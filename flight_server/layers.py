@@ -16,7 +16,10 @@ PREFIX = "K2_"
 _NOT_SETTINGS = re.compile(
     r"K2_(CONFIG|SQL_.*|\w+_FD|KILL_POINT|REQUIRE_BROKER|TEST_.*|BENCH_.*|CHAOS_.*)\Z"
 )
-_SECRET = re.compile(r"password|secret|token|credential|user\.info|jaas|access-key|(^|[._-])key$")
+_SECRET = re.compile(
+    r"password|secret|token|credential|user\.info|jaas|access-key|authorization"
+    r"|connection-string|(^|[._-])key([._]pem)?$"
+)
 _LOCATION = re.compile(r"\.location$")
 MASK = "**********"
 #: Settings that hold a path of the local file system.
@@ -168,6 +171,8 @@ def _merged_tables(before: object, values: object) -> object:
         return values
     tables = list(before) if isinstance(before, list) else []
     for number in sorted(values):
+        if not isinstance(number, int):
+            raise ConfigRefused("table: every table has a [[table]] of its own, in two brackets")
         if number > len(tables):
             raise ConfigRefused(
                 f"K2_TABLE__{number}__…: there are only {len(tables)} tables before it"
@@ -211,7 +216,7 @@ def _resolved(key: str, value: object, folder: Path) -> object:
 
 def masked(key: str, value: object) -> object:
     """The value as it may be shown: secrets, and passwords inside addresses, as stars."""
-    if isinstance(value, SecretStr) or (value is not None and _SECRET.search(key)):
+    if isinstance(value, SecretStr) or (value is not None and _SECRET.search(key.lower())):
         return value if _LOCATION.search(key) else MASK
     return _masked_address(value) if isinstance(value, str) else value
 

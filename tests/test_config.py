@@ -116,6 +116,7 @@ def test_librdkafkas_and_pyicebergs_names_pass_through(tmp_path: Path) -> None:
         ("[live]\nmax_bytes = 0", "live.max_bytes: Input should be greater than 0"),
         ("[server]\ntls_key = 'k.pem'", "tls_certificate and tls_key belong together"),
         ("[server\n", "is no TOML"),
+        ("[table]\nname = 'a.b'", "every table has a [[table]] of its own"),
         (
             "[[table]]\nname='a.b'\ntopics=['x']\n[[table]]\nname='a.b'\ntopics=['y']",
             "table 'a.b' is declared twice",
@@ -160,6 +161,20 @@ def test_secrets_appear_neither_in_a_repr_nor_in_k2_config(tmp_path: Path) -> No
         assert "0123456789abcdef" not in text
         assert "broker:9092" in text
     assert settings.kafka.properties()["sasl.password"] == "hush-1"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[kafka]\n'ssl.key.pem' = 'hidden'",
+        "[catalog]\n'adls.connection-string' = 'hidden'",
+        "[catalog]\n'header.Authorization' = 'hidden'",
+    ],
+)
+def test_a_secret_of_a_library_is_masked(tmp_path: Path, line: str) -> None:
+    (tmp_path / "k2.toml").write_text(line)
+    settings = load(tmp_path / "k2.toml")
+    assert "hidden" not in effective(settings) + repr(settings)
 
 
 def test_a_refusal_holds_no_secret(tmp_path: Path) -> None:
