@@ -7,6 +7,7 @@ imports take.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,9 @@ def run(role: Callable[[], int]) -> int:
         return role()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # `k2 sql … | head` has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+        return ExitCode.OK
     except Exception as error:  # noqa: BLE001  # the last frame: told or shown, never lost
         from flight_server.failures import exit_code_of, is_expected  # noqa: PLC0415  # see above
 

@@ -198,7 +198,7 @@ def _run_sql(
 ) -> int:
     from flight_server.rowformat import BINARY, Format
     from flight_server.sqlclient import Address, Client, parse_parameter, split_statements
-    from flight_server.sqlshell import Output, Shell, run_statement, say_on_stderr
+    from flight_server.sqlshell import Output, Shell, open_output, run_statement, say_on_stderr
 
     if not isinstance(address, Address):
         raise TypeError(address)
@@ -209,7 +209,7 @@ def _run_sql(
         print(f"k2: {chosen} needs --output, or a pipe", file=sys.stderr)
         return ExitCode.USAGE
     with ExitStack() as stack:
-        sink: BinaryIO = stack.enter_context(file.open("wb")) if file else sys.stdout.buffer
+        sink: BinaryIO = stack.enter_context(open_output(file)) if file else sys.stdout.buffer
         client = stack.enter_context(Client(address))
         output = Output(sink, chosen, say_on_stderr)
         if text is None:

@@ -49,6 +49,10 @@ class StatementFailed(ClientError):
     """The server refused a statement, or failed at it."""
 
 
+class OutputRefused(ClientError):
+    """The rows have no place to go to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the server is and who asks.
@@ -217,7 +221,7 @@ def _says_something(statement: str) -> bool:
 def _explained(error: Exception, address: Address) -> ClientError:
     text = _NOISE.sub("", str(error)).strip()
     gone = isinstance(error, OperationalError) or "Unavailable" in text or "unavailable" in text
-    if gone and re.search(r"connect|dial|refused|no such host|EOF|reset", text):
+    if gone and re.search(r"connect|dial|refused|no such host|resolver|EOF|reset", text):
         return ServerUnreachable(
             f"no Flight SQL server answers at {shorten(address.uri)}: "
             "check the address (--server) and that it runs"

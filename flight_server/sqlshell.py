@@ -25,6 +25,7 @@ from flight_server.rowformat import Format, write_rows
 from flight_server.sqlclient import (
     Client,
     ClientError,
+    OutputRefused,
     StatementFailed,
     is_complete,
     split_statements,
@@ -53,6 +54,18 @@ class Output:
     sink: BinaryIO
     form: Format
     say: Callable[[str], None]
+
+
+def open_output(file: Path) -> BinaryIO:
+    """The file of ``--output``, emptied.
+
+    Raises:
+        OutputRefused: it cannot be written.
+    """
+    try:
+        return file.open("wb")
+    except OSError as error:
+        raise OutputRefused(f"{file} cannot be written ({error.strerror}): see --output") from error
 
 
 def history_file() -> Path:

@@ -132,6 +132,35 @@ def test_sql_writes_a_file(address: str, tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(tmp_path / "n.parquet")["n"].to_pylist() == [0, 1, 2, 3, 4]
 
 
+def test_sql_names_a_file_that_cannot_be_written(address: str, tmp_path: Path) -> None:
+    done = k2("sql", "-s", address, "-o", "no/where.csv", SELECT, folder=tmp_path)
+    assert done.returncode == ExitCode.FAILED
+    assert (
+        done.stderr
+        == "k2: no/where.csv cannot be written (No such file or directory): see --output\n"
+    )
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet", "arrow"])
+def test_a_reader_that_has_enough_is_no_failure(address: str, tmp_path: Path, form: str) -> None:
+    """As in `k2 sql … | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [K2, "sql", "-s", address, "-f", form, SELECT],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == ExitCode.OK
+
+
 def test_sql_fails_with_the_servers_words(address: str, tmp_path: Path) -> None:
     done = k2("sql", "-s", address, "select 2", folder=tmp_path)
     assert done.returncode == ExitCode.FAILED
@@ -142,6 +171,8 @@ def test_sql_says_that_nobody_answers(tmp_path: Path) -> None:
     done = k2("sql", "-s", "127.0.0.1:1", "select 1", folder=tmp_path)
     assert done.returncode == ExitCode.UNAVAILABLE
     assert "no Flight SQL server answers" in done.stderr
+    nowhere = k2("sql", "-s", "nowhere.invalid:1", "select 1", folder=tmp_path)
+    assert nowhere.returncode == ExitCode.UNAVAILABLE
 
 
 def test_wrong_arguments_have_their_own_exit_code(tmp_path: Path) -> None:

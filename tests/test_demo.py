@@ -206,6 +206,16 @@ def test_one_folder_has_one_demo(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with (
+            pytest.raises(ConfigRefused, match=r"cannot write to .*--folder"),
+            owned(folder, clean=False),
+        ):
+            pass
+
+
 def test_clean_removes_what_demos_make_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / "warehouse").mkdir()

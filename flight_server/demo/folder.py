@@ -74,11 +74,10 @@ def owned(folder: Path, *, clean: bool) -> Iterator[Run]:
     """A new run in ``folder``, which is made; nobody else runs a demo there meanwhile.
 
     Raises:
-        ConfigRefused: another demo does, or the folder holds what is not ours.
+        ConfigRefused: another demo does, or the folder cannot be made or written to.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
+    with _lock_file(folder) as lock:
         if not _locked(lock):
             raise ConfigRefused(
                 f"another demo runs in {folder}: end it, or name another folder with --folder"
@@ -86,6 +85,17 @@ def owned(folder: Path, *, clean: bool) -> Iterator[Run]:
         if clean:
             _empty(folder)
         yield _next_run(folder)
+
+
+def _lock_file(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / "lock").open("a")
+    except OSError as error:
+        raise ConfigRefused(
+            f"the demo cannot write to {folder} ({error.strerror}): name another folder with "
+            "--folder"
+        ) from error
 
 
 def _empty(folder: Path) -> None:

@@ -37,6 +37,7 @@ _VISIBLE_S = 120.0
 _POLL_S = 0.1
 #: Seconds between two changes of the live line.
 _LINE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
 #: Seconds for a process to end in order.
 _END_S = 15.0
 
@@ -176,7 +177,8 @@ class _Demo:
                     produced = sum(reports.delivered().values())
                     show(produced, split, freshness.quantile_ms(0.5))
                 # Counting every row takes longer as they grow: at most a fifth of the time.
-                pause_s = max(_LINE_S, 4 * (time.monotonic() - asked))
+                # (An answer that came late says nothing about the next one.)
+                pause_s = min(max(_LINE_S, 4 * (time.monotonic() - asked)), _LONGEST_PAUSE_S)
                 stop.wait(min(pause_s, max(0.0, ends - time.monotonic())))
 
     def _count(self, client: Client) -> Split | None:
