@@ -35,9 +35,7 @@ def site(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     """A running system whose table has history and a tail."""
     topic = kafka.create_topic(2)
     folder = tmp_path_factory.mktemp("readme") / "site"
-    layout = lay_out(folder, kafka.bootstrap, topic, flush_rows=ROWS)
-    text = layout.config.read_text().replace("flush_age_s = 2", "flush_age_s = 1000000")
-    layout.config.write_text(text)
+    layout = lay_out(folder, kafka.bootstrap, topic, flush_rows=ROWS, flush_age_s=1e6)
     _, records = pool(seed=31, size=ROWS + ROWS // 2)
     with running(layout, "serve"), connected(layout):
         kafka.produce(topic, records[:ROWS], partition=0)

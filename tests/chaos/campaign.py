@@ -31,6 +31,8 @@ BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "p
 REACH_S = 60.0
 #: Longest wait for an answer after a kill, in seconds.
 RECOVER_S = 60.0
+#: Longest silence of the campaign, in seconds.
+QUIET_S = 30.0
 #: Longest wait at the end until every record is visible, in seconds.
 VISIBLE_S = 120.0
 
@@ -287,10 +289,13 @@ class Campaign:
         self, condition: Callable[[], bool], timeout_s: float, *, trickle: int = 100
     ) -> bool:
         """Keeps rows flowing and answers judged until the condition holds, or time is up."""
-        limit = time.monotonic() + timeout_s
+        limit, said = time.monotonic() + timeout_s, time.monotonic()
         while time.monotonic() < limit:
             if condition():
                 return True
+            if time.monotonic() > said + QUIET_S:
+                said = time.monotonic()
+                self._report(sum(self.outcome.kills.values()))
             self._release(trickle)
             self._drain()
             self._judge.settle(min(order.mark.value for order in self._orders))

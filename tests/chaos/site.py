@@ -45,7 +45,9 @@ class Layout:
         return f"grpc://127.0.0.1:{self.port}"
 
 
-def lay_out(folder: Path, bootstrap: str, topic: str, flush_rows: int) -> Layout:
+def lay_out(
+    folder: Path, bootstrap: str, topic: str, flush_rows: int, *, flush_age_s: float = 3.0
+) -> Layout:
     """Writes the configuration and the registry folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "lake").mkdir(exist_ok=True)
@@ -79,7 +81,7 @@ topics = ["{topic}"]
 sort = ["symbol", "timestamp"]
 partition = ["day(timestamp)"]
 flush_rows = {flush_rows}
-flush_age_s = 2
+flush_age_s = {flush_age_s}
 """)
     return Layout(folder, topic, "market_data.trades", port, config)
 
