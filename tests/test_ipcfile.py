@@ -97,9 +97,9 @@ def test_other_arrow_readers_read_the_file_and_its_stream(tmp_path: Path) -> Non
 def _open_inodes() -> set[int]:
     """What this process's descriptors stand for; other threads open and close some meanwhile."""
     found = set()
-    for descriptor in os.listdir("/dev/fd"):
+    for descriptor in list(Path("/dev/fd").iterdir()):
         with contextlib.suppress(OSError):
-            found.add(os.fstat(int(descriptor)).st_ino)
+            found.add(os.fstat(int(descriptor.name)).st_ino)
     return found
 
 
