@@ -37,17 +37,24 @@ def main() -> int:
             broker = Broker(stack.state("kafka", jvm="-Xmx1g -XX:+UseG1GC")["bootstrap"])
             broker.wait_until_answers()
             for name in flags.lanes or LANES:
-                figures += LANES[name](Stage(broker, folder, flags.quick))
+                found = LANES[name](Stage(broker, folder, flags.quick))
+                show(found)
+                figures += found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for figure in figures:
-        ratio = "" if figure.ratio is None else f"  {figure.ratio:.2f} × {figure.yardstick}"
-        mark = {None: "", True: "  met", False: "  MISSED"}[figure.met]
-        print(f"{amount(figure.value, figure.unit):>16}  {figure.name}{ratio}  {figure.goal}{mark}")
     partial = bool(flags.lanes)
     path = write(figures, quick=flags.quick or partial)
     say(f"written: {path.relative_to(Path.cwd())}")
     return 0
+
+
+def show(figures: list[Figure]) -> None:
+    """Prints figures as they come."""
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"  {figure.ratio:.2f} × {figure.yardstick}"
+        mark = {None: "", True: "  met", False: "  MISSED"}[figure.met]
+        amounts = f"{amount(figure.value, figure.unit):>16}  {figure.name}{ratio}"
+        print(f"{amounts}  {figure.goal}{mark}", flush=True)
 
 
 if __name__ == "__main__":

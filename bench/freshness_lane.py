@@ -19,7 +19,7 @@ from support_site import connect as connected
 
 from bench.figures import Figure, below
 from bench.ingest_lane import consumer_at_start
-from bench.stage import PARTITIONS, POOL, Stage, quantile, running, say
+from bench.stage import PARTITIONS, POOL, Stage, quantile, running, say, wait_for
 
 RATE = 50_000
 SECONDS = 30
@@ -35,6 +35,7 @@ def lane(stage: Stage) -> list[Figure]:
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
     with running(layout, "serve"), connected(layout) as connection:
+        wait_for(layout)
         feed = spawn.Process(
             target=steady, args=(stage.broker.bootstrap, layout.topic, stop), daemon=True
         )

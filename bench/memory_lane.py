@@ -48,6 +48,7 @@ def _flat(stage: Stage) -> list[Figure]:
     stop = spawn.Event()
     say(f"memory: {seconds} s of load")
     with running(layout, "serve") as supervisor, connected(layout) as connection:
+        wait_for(layout)
         feed = spawn.Process(
             target=steady, args=(stage.broker.bootstrap, layout.topic, stop), daemon=True
         )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from chaos.judge import Judge
 from chaos.market import content_hashes, pool, trade
 from chaos.producer import Order, produce
 from chaos.reader import Asked
+from chaos.site import processes
 from checker import Answer
 from confluent_kafka import Consumer, TopicPartition
 from support_kafka import Broker
@@ -117,6 +122,38 @@ def _consume(kafka: Broker, topic: str, partitions: int) -> Answer:
             for partition, entries in found.items()
         }
     )
+
+
+_OWNER = """
+import sys, time
+from pathlib import Path
+from chaos.site import Process, lay_out
+layout = lay_out(Path(sys.argv[1]), "127.0.0.1:1", "t", 10)
+layout.config.write_text(layout.config.read_text().split("[[table]]")[0])
+Process(layout, ["serve", "--no-ingest"])
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS cannot tell a child of its parent's end")
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    here = Path(__file__).parent
+    owner = subprocess.Popen([sys.executable, "-c", _OWNER, str(site)], cwd=here)
+    config = str(site / "k2.toml")
+    try:
+        _until(lambda: any(config in command for _, _, command in processes()))
+    finally:
+        owner.kill()
+        owner.wait()
+    _until(lambda: not any(config in command for _, _, command in processes()))
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
 
 
 @pytest.mark.broker
