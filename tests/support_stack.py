@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import random
 import shutil
 import signal
 import socket
@@ -127,11 +128,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+#: Below the range from which systems take the ports of outgoing connections (32768 on Linux, 49152
+#: on macOS): a server that was killed finds its port free again.
+_PORTS = range(15_000, 32_000)
+
+
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that was free a moment ago, and that no outgoing connection will take."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StackUnavailable("no free port between 15000 and 32000")
 
 
 # --- how each server starts ---------------------------------------------------------------------

@@ -23,12 +23,16 @@ from chaos.judge import Judge, Verdict
 from chaos.producer import Order, produce
 from chaos.reader import Wish, _State, ask, read, session
 from chaos.site import Layout, Process, kill_pid, lay_out, wait_until_gone
+from flight_server.exits import ExitCode
 
 #: How often a kill point is passed before it kills, at most: the busy ones are met many times a
 #: second, those around a commit once per flush.
 BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "publish.renamed"}
 #: Longest wait for a named kill point, in seconds.
 REACH_S = 60.0
+#: Starts in a row that may end because a service did not answer (on a busy machine the broker may
+#: need longer than a start waits); an operator starts again, and so do we.
+REFUSED_IN_A_ROW = 5
 #: Longest wait for an answer after a kill, in seconds.
 RECOVER_S = 60.0
 #: Longest silence of the campaign, in seconds.
@@ -71,6 +75,7 @@ class Outcome:
     Attributes:
         kills: per place, ``point:<name>`` or ``random:<role>``.
         unreached: named places that were not met in time (killed from outside then).
+        refused: starts that ended because a service did not answer, per command.
         verdict: the judge's.
         rows: records that counted.
         seconds: how long it took.
@@ -79,6 +84,7 @@ class Outcome:
 
     kills: Counter[str] = field(default_factory=Counter)
     unreached: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     rows: int = 0
     seconds: float = 0.0
@@ -90,6 +96,7 @@ class Outcome:
             "kills": sum(self.kills.values()),
             "kills_by_place": dict(sorted(self.kills.items())),
             "unreached": dict(self.unreached),
+            "refused_starts": dict(self.refused),
             "rows": self.rows,
             "answers": sum(self.verdict.judged.values()),
             "answers_by_kind": dict(sorted(self.verdict.judged.items())),
@@ -190,8 +197,13 @@ class Campaign:
             for number in range(total):
                 point = KILL_POINTS[number % len(KILL_POINTS)]
                 count = self._random.randint(1, 40 if point in BUSY else 2)
-                with self._running("ingest", kill_point=f"{point}:{count}") as ingest:
-                    self._meet(ingest, point)
+                for _ in range(REFUSED_IN_A_ROW):
+                    with self._running("ingest", kill_point=f"{point}:{count}") as ingest:
+                        self._meet(ingest, point)
+                    if ingest.code != ExitCode.UNAVAILABLE:
+                        break
+                else:
+                    self._fail(f"the ingest found no broker or catalog, {REFUSED_IN_A_ROW} times")
                 if self._random.random() < 0.1 and (pid := server.child("server")):
                     self.outcome.kills["random:server"] += kill_pid(pid)
                 self._report(number + 1)
@@ -201,8 +213,10 @@ class Campaign:
         if self._until(lambda: ingest.code is not None, REACH_S):
             if ingest.code == -9:
                 self.outcome.kills[f"point:{point}"] += 1
+            elif ingest.code == ExitCode.UNAVAILABLE:
+                self.outcome.refused["ingest"] += 1
             else:
-                self._fail(f"the ingest ended by itself with {ingest.code} (before {point})")
+                self._ended_by_itself("ingest", ingest, f"before {point}")
             return
         self.outcome.unreached[point] += 1
         ingest.kill()
@@ -210,31 +224,41 @@ class Campaign:
 
     def _random_kills(self) -> None:
         """The other half: any process under `k2 serve`, at any time."""
-        total, before = self.plan.kills, sum(self.outcome.kills.values())
-        while before < total:
+        total, before, refused = self.plan.kills, sum(self.outcome.kills.values()), 0
+        while before < total and refused < REFUSED_IN_A_ROW:
             with self._running("serve") as supervisor:
                 while before < total:
                     self._release(self.plan.rows // self.plan.kills)
-                    self._recover()
+                    self._recover(supervisor)
                     self._until(lambda: False, self._random.uniform(0.0, 2.0))
                     role = self._random.choice(("server", "ingest", "supervisor"))
-                    if supervisor.code is not None:
-                        self._fail(f"the supervisor ended by itself with {supervisor.code}")
+                    if supervisor.code == ExitCode.UNAVAILABLE:
+                        refused += 1
+                        self.outcome.refused["serve"] += 1
                         break
-                    before += self._kill(supervisor, role)
+                    if supervisor.code is not None:
+                        self._ended_by_itself("serve", supervisor, f"before kill {before + 1}")
+                        break
+                    before, refused = before + self._kill(supervisor, role), 0
                     self._report(before)
                     if role == "supervisor":
                         break
+            if refused == REFUSED_IN_A_ROW:
+                self._fail(f"no broker or catalog for k2 serve, {refused} times")
             left = wait_until_gone(self._layout, 15)
             if left:
                 self._fail(f"children outlived their supervisor: {left}")
                 for pid in left:
                     kill_pid(pid)
 
-    def _recover(self) -> None:
+    def _recover(self, supervisor: Process) -> None:
         """Waits for an answer: the next kill is to hit a system that works, not one that starts."""
         before, began = self._judge.taken, time.monotonic()
-        if not self._until(lambda: self._judge.taken > before, RECOVER_S):
+
+        def over() -> bool:
+            return self._judge.taken > before or supervisor.code is not None
+
+        if not self._until(over, RECOVER_S):
             self._fail(f"no answer within {RECOVER_S:g} s after a kill")
         self.outcome.recovered_s.append(time.monotonic() - began)
 
@@ -320,6 +344,10 @@ class Campaign:
             yield process
         finally:
             process.end()
+
+    def _ended_by_itself(self, command: str, process: Process, when: str) -> None:
+        said = (self._layout.folder / f"{command}.log").read_text(errors="replace").splitlines()
+        self._fail(f"{command} ended by itself with {process.code} ({when}): {said[-5:]}")
 
     def _fail(self, what: str) -> None:
         self._judge.verdict.faults.append(what)
