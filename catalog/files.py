@@ -14,6 +14,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from cachetools import LRUCache
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
@@ -101,15 +102,16 @@ class FileIndex:
         schema_id: int | None = None,
     ) -> pa.Table:
         """See :meth:`catalog.lake.Lake.entries`."""
-        layout = Layout.of(metadata, schema_id)
         if snapshot is None:
-            return layout.table([])
+            return Layout.of(metadata, schema_id).table([])
         uuid = str(metadata.table_uuid)
-        key = (uuid, snapshot.snapshot_id, layout.schema_id, layout.specs)
+        version = schema_of(metadata, schema_id).schema_id
+        key = (uuid, snapshot.snapshot_id, version, len(metadata.partition_specs))
         with self._lock:
             if (table := self._snapshots.get(key)) is not None:
                 return table
-        table = self._read(layout, uuid, snapshot.manifests(io), io)
+        layout = Layout.of(metadata, schema_id)
+        table = _newest_first(self._read(layout, uuid, snapshot.manifests(io), io))
         with self._lock:
             self._snapshots[key] = table
         return table
@@ -276,6 +278,12 @@ def absolute(path: str) -> str:
     if path.startswith("file:/") and not path.startswith("file://"):
         return f"file://{path.removeprefix('file:')}"
     return path if "://" in path else f"file://{Path(path).absolute()}"
+
+
+def _newest_first(entries: pa.Table) -> pa.Table:
+    """The newest commits in front: what LIMIT meets first."""
+    order = pc.sort_indices(entries, sort_keys=[("sequence_number", "descending")])
+    return entries.take(order).combine_chunks()
 
 
 def _fixed_columns(

@@ -21,6 +21,8 @@ Mask = Any
 
 #: A longer IN list is compared by its least and greatest value only.
 _LONG_LIST = 64
+#: The nested columns of the entries that only pruning looks at.
+_BOUNDS = ["lower", "upper", "null_count"]
 _MIRRORED = MappingProxyType({"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="})
 
 
@@ -33,7 +35,7 @@ def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
             without filters needs every file; no reference at all needs none.
 
     Returns:
-        The rows of ``entries`` that stay, in their order.
+        The rows of ``entries`` that stay, in their order; their bounds may be left out.
     """
     if entries.num_rows == 0 or not scans:
         return entries.slice(0, 0)
@@ -45,7 +47,8 @@ def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
     keep = known[0]
     for mask in known[1:]:
         keep = pc.or_(keep, mask)
-    return entries.filter(keep)
+    # Two dozen columns that nobody asks for again would be most of the filter's time.
+    return entries if pc.all(keep).as_py() else entries.drop_columns(_BOUNDS).filter(keep)
 
 
 class _Bounds:

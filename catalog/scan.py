@@ -14,7 +14,6 @@ from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
@@ -79,12 +78,6 @@ def require_present(
         raise FileMissing("a data file of the snapshot that this statement reads is gone")
     if far and listing(context, schema, paths).count() != rows:
         raise FileMissing("data files of the snapshot that this statement reads are gone")
-
-
-def newest_first(entries: pa.Table) -> pa.Table:
-    """The entries with the newest commits in front: what LIMIT meets first."""
-    order = pc.sort_indices(entries, sort_keys=[("sequence_number", "descending")])
-    return entries.take(order)
 
 
 def escaped(path: str) -> str:

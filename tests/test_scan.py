@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from support_engine import START, TRADES_SCHEMA, entries_of, trades
 
 from catalog.errors import FileMissing
+from catalog.files import _newest_first
 from catalog.prune import surviving
 from catalog.scan import (
     empty_listing,
     escaped,
     listing,
-    newest_first,
     require_present,
     with_paths,
 )
@@ -343,7 +343,7 @@ def test_another_plan_format_is_noticed() -> None:
 
 
 def test_newest_files_come_first() -> None:
-    assert newest_first(THREE)["sequence_number"].to_pylist() == [2, 1, 0]
+    assert _newest_first(THREE)["sequence_number"].to_pylist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
