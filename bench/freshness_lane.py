@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.synchronize
 import random
 import time
+from datetime import UTC, datetime
 
 from chaos.market import pool
 from confluent_kafka import Producer
@@ -25,7 +26,11 @@ RATE = 50_000
 SECONDS = 30
 #: The producer sends every so many seconds what is due.
 TICK_S = 0.001
-_NEWEST = "select max(_kafka_timestamp) as newest from market_data.trades"
+#: What a follower of the tail asks: what is there since the newest that it has seen.
+_NEWEST = (
+    "select max(_kafka_timestamp) as newest from market_data.trades"
+    " where _kafka_timestamp >= timestamp '{:%Y-%m-%d %H:%M:%S.%f}'"
+)
 
 
 def lane(stage: Stage) -> list[Figure]:
@@ -41,7 +46,7 @@ def lane(stage: Stage) -> list[Figure]:
         )
         feed.start()
         try:
-            time.sleep(5)  # past the first flushes of caches and tiers
+            time.sleep(15)  # past the broker's compilations, the first flushes, caches and tiers
             say("freshness: asking")
             with connection.cursor() as cursor:
                 ages, seen, asked = _ask(cursor, seconds)
@@ -94,14 +99,13 @@ def _ask(cursor: object, seconds: float) -> tuple[list[float], list[float], int]
     chance = random.Random(1)
     ages: list[float] = []
     seen: list[float] = []
-    before = None
+    before, newest = None, datetime.fromtimestamp(0, UTC)
     limit = time.perf_counter() + seconds
     while time.perf_counter() < limit:
-        cursor.execute(_NEWEST)  # type: ignore[attr-defined]
-        (newest,) = cursor.fetchone()  # type: ignore[attr-defined]
+        cursor.execute(_NEWEST.format(newest))  # type: ignore[attr-defined]
+        (found,) = cursor.fetchone()  # type: ignore[attr-defined]
         now = time.time() * 1000
-        if newest is None:
-            continue
+        newest = found or newest
         stamp = newest.timestamp() * 1000
         if before is not None and stamp > before:
             ages.append(now - stamp)

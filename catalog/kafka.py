@@ -10,7 +10,6 @@ catalog/kafka_client.py says why).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -57,9 +56,6 @@ REQUEST_S = 4.0
 #: Messages taken from the client at a time. Small on purpose: the client's message objects stay in
 #: the processor's cache (0.43 µs a message at 2,000, 0.86 µs at 30,000).
 DRAIN_ROWS = 2_000
-#: Least time between two chunks, in seconds: under load a chunk of 20 records costs as much as one
-#: of 600, so records wait this long for company; the first after a pause does not wait.
-COALESCE_S = 0.002
 
 
 class TopicReader:
@@ -112,7 +108,6 @@ class TopicReader:
         self._ends: dict[Place, int] = {}
         self._handles: list[TopicPartition] = []
         self._failed: Message | None = None
-        self._drained_at = 0.0
         self._paused = False
         self._closed = False
 
@@ -237,10 +232,6 @@ class TopicReader:
         first = self._call(partial(self._consumer.poll, timeout_s))
         if first is None:
             return self._chunk([])
-        wait = self._drained_at + COALESCE_S - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        self._drained_at = time.monotonic()
         parts = self._drain(first, max_rows)
         if not parts:
             self._raise_failure()

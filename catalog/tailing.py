@@ -46,10 +46,12 @@ _T = TypeVar("_T")
 CHUNK_ROWS = 50_000
 #: Longest wait of a poll, in seconds: how soon a thread sees that it has to end.
 POLL_S = 0.1
-#: Chunks between the consumer and the decoder: one that waits while another is decoded.
-QUEUE_CHUNKS = 2
-#: Least time between two publications while more chunks wait, in seconds.
-PUBLISH_S = 0.002
+#: From this many records on, a chunk is decoded while the next one is read. Smaller ones are read
+#: as late as possible, and so as large as possible: most of their cost does not depend on size.
+LARGE_ROWS = 5_000
+#: After a small chunk nothing is read for as long as it took (half of a core is left to others),
+#: at most this many seconds.
+MAX_REST_S = 0.02
 #: A paused consumer goes on when the live bytes are below this share of their bound.
 RESUME_SHARE = 0.8
 #: Fewer segments than this are not merged: a query hardly feels them (11 µs each), and under load
@@ -127,9 +129,10 @@ class Tailing:
         self._failed = failed
         self._over = threading.Event()
         self._merge = threading.Event()
-        self._chunks: queue.Queue[tuple[Chunk, Offsets]] = queue.Queue(QUEUE_CHUNKS)
+        # At most one chunk lies here: the consumer reads when the decoder says that it may.
+        self._chunks: queue.SimpleQueue[tuple[Chunk, Offsets]] = queue.SimpleQueue()
+        self._may_read = threading.Semaphore(1)
         self._verified = -1
-        self._published_s = 0.0
         self._threads = [
             threading.Thread(target=self._guarded, args=(body,), name=f"{name} {run.spec.name}")
             for name, body in (
@@ -165,23 +168,19 @@ class Tailing:
             self._failed(error)
 
     def _consume(self) -> None:
-        run, looked_s = self._run, time.monotonic()
+        run, looked_s, may_read = self._run, time.monotonic(), False
         while not self._over.is_set():
             self._keep_bound()
             if time.monotonic() - looked_s >= run.live.reload_s:
                 self._retried("kafka", self._look_at_log)
                 looked_s = time.monotonic()
+            may_read = may_read or self._may_read.acquire(timeout=POLL_S)
+            if not may_read:
+                continue
             chunk = self._retried("kafka.poll", lambda: run.reader.poll(CHUNK_ROWS, POLL_S))
             if chunk is not None:
-                self._hand_over((chunk, run.reader.watermarks))
-
-    def _hand_over(self, item: tuple[Chunk, Offsets]) -> None:
-        while not self._over.is_set():
-            try:
-                self._chunks.put(item, timeout=POLL_S)
-            except queue.Full:
-                continue
-            return
+                self._chunks.put((chunk, run.reader.watermarks))
+                may_read = False
 
     def _look_at_log(self) -> None:
         """New partitions (rule 1); and while paused, how far the log has gone on."""
@@ -212,11 +211,14 @@ class Tailing:
                 chunk, watermarks = self._chunks.get(timeout=POLL_S)
             except queue.Empty:
                 continue
-            newest_us = self._take(chunk, watermarks)
-            now = time.monotonic()
-            if self._chunks.empty() or now - self._published_s >= PUBLISH_S:
-                self._published_s = now
-                self._publish(newest_us)
+            began_s = time.monotonic()
+            large = len(chunk.values) >= LARGE_ROWS
+            if large:
+                self._may_read.release()
+            self._publish(self._take(chunk, watermarks))
+            if not large:
+                self._over.wait(min(time.monotonic() - began_s, MAX_REST_S))
+                self._may_read.release()
 
     def _take(self, chunk: Chunk, watermarks: Offsets) -> int | None:
         """Makes a segment of a chunk; the newest Kafka timestamp in it.
