@@ -189,6 +189,10 @@ class EngineBackend:
 class _Stream(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
     def __iter__(self) -> Iterator[pa.RecordBatch]: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
@@ -209,7 +213,7 @@ class _LoggedRows:
         try:
             with wire_errors():
                 for batch in self._stream:
-                    self._query.sent(batch.num_rows, batch.nbytes)
+                    self._query.sent(self._stream.rows, self._stream.bytes)
                     yield batch
         except GeneratorExit:
             raise

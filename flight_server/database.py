@@ -59,7 +59,7 @@ class Result:
             stream = self._reading.engine.stream(self._plan)
             try:
                 for batch in stream:
-                    query.sent(batch.num_rows, batch.nbytes)
+                    query.sent(stream.rows, stream.bytes)
                     yield batch
             finally:
                 stream.close()

@@ -98,10 +98,8 @@ class Query:
         )
 
     def sent(self, rows: int, size_bytes: int) -> None:
-        """A batch has gone to the client."""
-        self._record = replace(
-            self._record, rows=self._record.rows + rows, bytes=self._record.bytes + size_bytes
-        )
+        """So much has gone to the client since the statement began."""
+        self._record = replace(self._record, rows=rows, bytes=size_bytes)
 
     def finish(self, error_code: str | None = None) -> None:
         """The statement is over; ``error_code`` is a Flight status name, None for success."""

@@ -14,7 +14,8 @@ from flight_server.interrupt import Interruptible, Watchdog
 from flight_server.limits import Admission, Deadline, Limits, guard
 from flight_server.names import Reference
 from flight_server.protocol.errors import Cancelled
-from flight_server.wire import sliced, to_wire
+from flight_server.protocol.sizes import sliced
+from flight_server.wire import to_wire
 
 T = TypeVar("T")
 

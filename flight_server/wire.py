@@ -1,12 +1,9 @@
-"""What goes over the wire: plain Arrow types, and batches that every client takes.
+"""What goes over the wire: plain Arrow types.
 
-JDBC, ODBC and Grafana read neither view nor large nor dictionary types; gRPC clients refuse
-messages over 4 MiB (tonic, grpc-go) or 16 MiB (ADBC).
+JDBC, ODBC and Grafana read neither view nor large nor dictionary types.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,25 +95,3 @@ def _list_of(views: pa.Array) -> pa.Array:
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
     values = pc.list_flatten(views)
     return pa.LargeListArray.from_arrays(offsets, values, mask=pc.is_null(views))
-
-
-def sliced(batch: pa.RecordBatch, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """The batch in pieces of at most ``max_bytes``, each with its size.
-
-    A single larger row travels alone. The size of a batch that fits whole is that of its buffers
-    (0.5 µs to ask, against 100 µs for what its rows refer to).
-    """
-    size = batch.get_total_buffer_size()
-    if size > max_bytes:
-        size = batch.nbytes
-    if size <= max_bytes or batch.num_rows <= 1:
-        yield batch, size
-        return
-    pieces = min(batch.num_rows, -(-size // max_bytes))
-    rows = -(-batch.num_rows // pieces)
-    for first in range(0, batch.num_rows, rows):
-        piece = batch.slice(first, rows)
-        if piece.nbytes <= max_bytes or piece.num_rows == 1:
-            yield piece, piece.nbytes
-        else:  # rows of uneven size
-            yield from sliced(piece, max_bytes)

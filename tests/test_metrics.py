@@ -23,7 +23,7 @@ def test_a_statement_is_logged_from_its_start_to_its_last_batch() -> None:
     assert [record.state for record in log.records()] == ["running"]
     query.planned(["market_data.trades@7"])
     query.sent(10, 100)
-    query.sent(5, 50)
+    query.sent(15, 150)
     query.finish()
     (record,) = log.records()
     assert (record.state, record.rows, record.bytes) == ("finished", 15, 150)

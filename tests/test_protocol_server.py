@@ -59,7 +59,8 @@ from flight_server.protocol.errors import (
     sent_status,
 )
 from flight_server.protocol.messages import OptionValue
-from flight_server.protocol.server import MAX_BATCH_BYTES, split
+from flight_server.protocol.server import MAX_BATCH_BYTES
+from flight_server.protocol.sizes import sliced
 
 QUERY = messages.StatementQuery("select n from numbers")
 ERRORS = sorted(
@@ -828,9 +829,10 @@ def test_the_server_speaks_tls(tmp_path: Path) -> None:
 def test_batches_are_split_for_clients_with_small_limits() -> None:
     """ADBC takes 16 MiB a message, Grafana 4 MiB; a single larger row travels alone."""
     wide = pa.record_batch({"x": ["a" * 3_000_000, "b", "c" * 1_500_000, "d" * 1_500_000]})
-    sizes = [(piece.num_rows, piece.nbytes <= MAX_BATCH_BYTES) for piece in split(wide)]
+    pieces = [piece for piece, _ in sliced(wide, MAX_BATCH_BYTES)]
+    sizes = [(piece.num_rows, piece.nbytes <= MAX_BATCH_BYTES) for piece in pieces]
     assert sizes == [(1, False), (1, True), (1, True), (1, True)]
-    assert pa.Table.from_batches(split(wide)) == pa.Table.from_batches([wide])
+    assert pa.Table.from_batches(pieces) == pa.Table.from_batches([wide])
 
 
 def test_empty_batches_are_left_out_and_empty_results_keep_their_schema() -> None:

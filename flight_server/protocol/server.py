@@ -21,6 +21,7 @@ from flight_server.protocol.errors import (
     MalformedMessage,
     Unimplemented,
 )
+from flight_server.protocol.sizes import sliced
 from flight_server.protocol.statements import Info, Service, Stream
 
 #: Largest message sent: ADBC takes 16 MiB, Grafana and tonic 4 MiB; 2 MiB is also the fastest.
@@ -138,7 +139,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
                 for batch in stream.rows:
                     _require(batch, stream.schema)
                     if batch.num_rows:  # pyarrow gives up after 128 empty ones
-                        yield from split(batch)
+                        yield from (piece for piece, _ in sliced(batch, MAX_BATCH_BYTES))
         except GeneratorExit:
             stream.rows.cancel()
             raise
@@ -197,13 +198,3 @@ def _require(batch: pa.RecordBatch, schema: pa.Schema) -> None:
     """Pyarrow checks this too, and sends its traceback."""
     if batch.schema != schema:
         raise Internal("the engine gave a batch of another schema than the stream's")
-
-
-def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """``batch`` in halves of halves, until each takes :data:`MAX_BATCH_BYTES` or is one row."""
-    if batch.num_rows <= 1 or batch.nbytes <= MAX_BATCH_BYTES:
-        yield batch
-        return
-    half = batch.num_rows // 2
-    yield from split(batch.slice(0, half))
-    yield from split(batch.slice(half))
