@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -289,6 +290,17 @@ def doctor(path: Config = None, *, as_json: Json = False) -> None:
     _leave(examine_all)
 
 
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def _seconds(text: str) -> float:
+    """``30s``, ``5m``, ``1h`` or ``30`` in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is no duration: write 30s, 5m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 @app.command()
 def demo(  # noqa: PLR0913  # one parameter per option
     folder: Annotated[Path, typer.Option(help="Everything of the demo.")] = Path("demo-data"),
@@ -296,7 +308,10 @@ def demo(  # noqa: PLR0913  # one parameter per option
     clean: Annotated[bool, typer.Option("--clean", help="Empty the folder first.")] = False,
     rate: Annotated[float, typer.Option(min=1, max=50_000, help="Messages per second.")] = 10_000,
     seconds: Annotated[
-        str | None, typer.Option("--for", help="Stop the feed after this long: 30s, 5m.")
+        float | None,
+        typer.Option(
+            "--for", parser=_seconds, metavar="TIME", help="Stop the feed after so long: 30s, 5m."
+        ),
     ] = None,
     port: Annotated[
         int, typer.Option(help="Flight port; the next free one where it is taken.")
@@ -307,14 +322,13 @@ def demo(  # noqa: PLR0913  # one parameter per option
     """The whole house in one folder, without any service: feed, broker, ingest, server, SQL."""
 
     def show(stop: threading.Event) -> int:
-        from flight_server.demo.commands import parse_duration
         from flight_server.demo.script import DemoSpec, run_demo
 
         spec = DemoSpec(
             folder=folder,
             clean=clean,
             rate=rate,
-            for_s=None if seconds is None else parse_duration(seconds),
+            for_s=seconds,
             port=port,
             seed=seed,
             as_json=as_json,

@@ -177,7 +177,7 @@ def test_sql_says_that_nobody_answers(tmp_path: Path) -> None:
 
 def test_wrong_arguments_have_their_own_exit_code(tmp_path: Path) -> None:
     assert k2("sql", "--format", "xml", "select 1", folder=tmp_path).returncode == ExitCode.USAGE
-    assert k2("demo", "--for", "soon", folder=tmp_path).returncode == ExitCode.CONFIG
+    assert k2("demo", "--for", "soon", folder=tmp_path).returncode == ExitCode.USAGE
 
 
 def test_feed_reports_one_json_object(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import threading
 import time
@@ -25,7 +24,6 @@ from flight_server.demo.schemas import Kind
 from flight_server.exits import ExitCode
 from flight_server.layers import ConfigRefused
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 #: Seconds between two changes of the progress line.
 _SHOW_S = 0.1
 
@@ -42,18 +40,6 @@ class FeedRequest:
     seed: int
     start_us: int | None
     options: tuple[str, ...]
-
-
-def parse_duration(text: str) -> float:
-    """``30s``, ``5m``, ``1h`` or ``30`` in seconds.
-
-    Raises:
-        ConfigRefused: it is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise ConfigRefused(f"{text!r} is no duration: write 30s, 5m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def feed_in_terminal(request: FeedRequest, stop: threading.Event, *, as_json: bool) -> int:
