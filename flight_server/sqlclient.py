@@ -26,7 +26,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 #: Text of ADBC's that repeats what the caller knows.
 _NOISE = re.compile(
     r"^(\w+: )?\[FlightSQL\] "
-    r"|\. Detail: Python exception:.*$"
+    r"|\. Detail: (Python exception:|\w+ \(\w+; \w+).*$"
     r"|( \(\w+; \w+\))?\. ?(Vendor code|SQLSTATE).*$",
     re.DOTALL,
 )

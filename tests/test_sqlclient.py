@@ -19,6 +19,7 @@ from flight_server.sqlclient import (
     Client,
     ServerUnreachable,
     StatementFailed,
+    _explained,
     is_complete,
     parse_parameter,
     split_statements,
@@ -130,3 +131,15 @@ def test_the_prompt_runs_statements_and_goes_on_after_an_error(
     assert any("error: I only know" in line for line in said)
     assert any(line.startswith("5 rows in ") for line in said)
     assert "select 2;" in history_file().read_text()
+
+
+_ENGINE = "INTERNAL: [FlightSQL] too large. Detail: Internal (Internal; DoGet: endpoint 0: [])"
+_KERNEL = "INVALID_ARGUMENT: [FlightSQL] no FROM. Detail: Python exception:  (InvalidArgument; Get)"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [(_ENGINE, "too large"), (_KERNEL, "no FROM"), ("of Detail: all", "of Detail: all")],
+)
+def test_what_the_driver_adds_is_not_shown(said: str, shown: str) -> None:
+    assert str(_explained(Exception(said), Address.parse("127.0.0.1:1"))) == shown
