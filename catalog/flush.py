@@ -16,6 +16,11 @@ from catalog.publication import Publication, Tail
 from catalog.segments import LiveWriter
 from catalog.spec import LiveSpec, TableSpec
 
+#: A flush takes at most this many times the rows or bytes that make it due (and the segment with
+#: which it gets there): it is sorted in memory, and after an outage of the catalog the tail may be
+#: as large as its bound. What it leaves is due at once.
+FLUSH_MOST = 2
+
 
 class StartAgain(Exception):
     """The live table no longer continues the head: read the log again from the head's positions."""
@@ -82,7 +87,9 @@ class Flusher:
         )
 
     def flush(self) -> Committed | None:
-        """Commits the tail as it is now; None if there was nothing, or another commit came first.
+        """Commits the tail, at most :data:`FLUSH_MOST` flushes of it; None if there was nothing.
+
+        None, too, if another commit came first.
 
         Order: the topics' identities, files, commit, manifest, trim (rules 4, 5, 9, 10).
 
@@ -131,8 +138,11 @@ class Flusher:
         self._publication.trim()
 
     def _prepare(self) -> _Prepared | None:
-        """The tail as it is now, verified and written; None where there is nothing to commit."""
-        tail = self._publication.begin_flush()
+        """The tail, or its oldest part, verified and written; None: there is nothing to commit."""
+        spec = self._parts.spec
+        tail = self._publication.begin_flush(
+            FLUSH_MOST * spec.flush_rows, FLUSH_MOST * spec.flush_bytes
+        )
         marker = self._marker(tail.head)
         target = marker.positions.max(tail.high)
         if target.same_as(marker.positions):

@@ -38,7 +38,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The live table at one moment: ``segments`` cover [C, high) of every partition."""
+    """Some of the live table at one moment: ``segments`` cover [C, high) of every partition."""
 
     head: Head
     segments: tuple[Segment, ...]
@@ -82,6 +82,7 @@ class Publication:
         self._rows = self._bytes = 0
         self._oldest_s: float | None = None
         self._newer_s: float | None = None
+        self._takes_all = True
         self._in_use: list[tuple[Segment, ...]] = []
         self._held = previous if same else None
         self._sequence = previous.sequence if previous is not None else 0
@@ -167,16 +168,27 @@ class Publication:
             self._rows = sum(rows for rows, _ in shares)
             self._bytes = sum(size for _, size in shares)
 
-    def begin_flush(self) -> Tail:
-        """The live table now; ages count from here on for what comes later."""
+    def begin_flush(self, max_rows: int, max_bytes: int) -> Tail:
+        """What a flush is to take: the oldest segments, up to the first that reaches a bound.
+
+        Where that is all of them, ages count from here on for what comes later.
+        """
         with self._lock:
-            self._newer_s = None
-            return Tail(self._head, self._segments, self._high)
+            taken = _oldest(self._segments, max_rows, max_bytes)
+            self._takes_all = len(taken) == len(self._segments)
+            if self._takes_all:
+                self._newer_s = None
+                return Tail(self._head, taken, self._high)
+            ends = [
+                ((part.topic, part.partition), part.next) for one in taken for part in one.parts
+            ]
+            return Tail(self._head, taken, self._committed().max(Offsets().with_positions(ends)))
 
     def flushed(self) -> None:
-        """What :meth:`begin_flush` gave is committed."""
+        """What :meth:`begin_flush` gave is committed; what it left is as old as it was."""
         with self._lock:
-            self._oldest_s = self._newer_s
+            if self._takes_all:
+                self._oldest_s = self._newer_s
 
     def unflushed(self) -> Unflushed:
         """What a flush would take now."""
@@ -289,6 +301,19 @@ def _saying(manifest: Manifest, state: State, error: CatalogError | None) -> Man
         error_code=None if error is None else error.code,
         error=None if error is None else f"{type(error).__name__}: {error}",
     )
+
+
+def _oldest(segments: tuple[Segment, ...], max_rows: int, max_bytes: int) -> tuple[Segment, ...]:
+    """The first ones, up to the first with which they hold so many rows or bytes.
+
+    Neighbours hold neighbouring positions, so the first ones are a prefix of every partition.
+    """
+    rows = size = 0
+    for count, segment in enumerate(segments, start=1):
+        rows, size = rows + segment.rows, size + segment.bytes
+        if rows >= max_rows or size >= max_bytes:
+            return segments[:count]
+    return segments
 
 
 def _reaches(segment: Segment, committed: Offsets) -> bool:

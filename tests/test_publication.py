@@ -20,6 +20,8 @@ from catalog.spec import TableName
 NAME = TableName("ns", "t")
 TOPICS = (TopicIdentity("t", "cluster", "id"),)
 SCHEMA = metadata_schema(key=False, headers=False)
+#: Bounds on a flush that nothing here reaches.
+ALL = (2**40, 2**40)
 
 
 def at(position: int) -> Offsets:
@@ -159,14 +161,33 @@ def test_ages_count_from_the_oldest_row_that_no_flush_has_taken(tmp_path: Path) 
     table.extend(0, 5)
     first = table.publication.unflushed()
     assert (first.rows, first.age_s is not None) == (5, True)
-    assert table.publication.begin_flush().high == at(5)
+    assert table.publication.begin_flush(*ALL).high == at(5)
     table.publication.flushed()
     assert table.publication.unflushed().age_s is None
-    table.publication.begin_flush()
+    table.publication.begin_flush(*ALL)
     empty = replace(table.segment(5, 6), rows=0)
     table.publication.extend(empty, at(6))
     table.publication.flushed()
     assert table.publication.unflushed().age_s is not None
+
+
+def test_a_flush_takes_the_oldest_rows_and_leaves_the_rest_due(tmp_path: Path) -> None:
+    """Rule 4: what is taken is a prefix; what is left keeps its age, and a flush follows."""
+    table = Table(tmp_path, head(0))
+    first, second = table.extend(0, 5), table.extend(5, 10)
+    third = table.extend(10, 12)
+    tail = table.publication.begin_flush(6, 2**40)
+    assert (tail.segments, tail.high) == ((first, second), at(10))
+    assert table.publication.begin_flush(2**40, first.bytes).high == at(5)
+    table.publication.move_head(head(5, 2))
+    table.publication.flushed()
+    left = table.publication.unflushed()
+    assert (left.rows, left.age_s is not None) == (7, True)
+    tail = table.publication.begin_flush(7, 2**40)
+    assert (tail.segments, tail.high) == ((second, third), at(12))
+    table.publication.move_head(head(12, 3))
+    table.publication.flushed()
+    assert table.publication.unflushed().age_s is None
 
 
 @pytest.mark.parametrize(
