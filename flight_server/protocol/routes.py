@@ -1,7 +1,8 @@
 """**The table**: what every command and every action of the protocol does here.
 
 A command or action of the protocol has a route, or its name stands in :data:`UNSUPPORTED` with the
-reason; a test walks the descriptors. ListActions and the answers to "not here" follow from it.
+reason; a test walks the descriptors. Those that write have a route that refuses in words.
+ListActions and the answers to "not here" follow from the table.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any  # a route's functions take its own message type: the tab
 
 import pyarrow as pa
 
-from flight_server.protocol import codec, metadata, sqlinfo, statements, xdbc
+from flight_server.protocol import codec, metadata, sqlinfo, statements, writes, xdbc
 from flight_server.protocol import messages as m
 from flight_server.protocol.backend import Call, Permission, SqlInfoValue
 from flight_server.protocol.errors import (
@@ -34,7 +35,7 @@ class Route:
         info: GetFlightInfo.
         schema: GetSchema.
         get: DoGet, with the command as (or in) the ticket.
-        put: DoPut; the batches are validated and come as the client sends them.
+        put: DoPut; the batches are validated and come as the client sends them, when asked for.
     """
 
     permission: Permission
@@ -46,11 +47,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action: its bodies in order, and what ListActions says."""
+    """An action: its bodies in order, and what ListActions says; None: it is only refused."""
 
     permission: Permission
     act: Callable[[Service, Any, Call], Iterable[bytes]]
-    description: str
+    description: str | None
 
 
 class Batches:
@@ -108,6 +109,9 @@ COMMANDS: Mapping[type[m.Message], Route] = {
         get=statements.open_prepared,
         put=statements.bind,
     ),
+    m.StatementUpdate: Route(Permission.WRITE, put=writes.refuse_update),
+    m.PreparedStatementUpdate: Route(Permission.WRITE, put=writes.refuse_prepared_update),
+    m.StatementIngest: Route(Permission.WRITE, put=writes.refuse_ingest),
     m.GetCatalogs: _metadata(
         _always(metadata.CATALOGS),
         lambda service, _, call: metadata.build_catalogs(service.backend.catalogs(call)),
@@ -230,23 +234,18 @@ ACTIONS: Mapping[type[m.Message], Action] = {
         lambda service, _, call: _close_session(service, call),
         "End the session. Request: CloseSessionRequest; result: CloseSessionResult.",
     ),
+    **dict.fromkeys(
+        (m.BeginTransaction, m.BeginSavepoint, m.EndTransaction, m.EndSavepoint),
+        Action(Permission.WRITE, writes.refuse_transaction, None),
+    ),
 }
 
-_READ_ONLY = "this server answers queries and writes nothing by Flight SQL"
 _NO_SUBSTRAIT = "Substrait plans are not offered: send SQL"
-_NO_TRANSACTIONS = "there are no transactions: every statement stands alone"
 
 #: Commands, actions and calls of the protocol that are not offered, with the reason in words.
 UNSUPPORTED: Mapping[str, str] = {
-    "CommandStatementUpdate": _READ_ONLY,
-    "CommandPreparedStatementUpdate": _READ_ONLY,
-    "CommandStatementIngest": _READ_ONLY,
     "CommandStatementSubstraitPlan": _NO_SUBSTRAIT,
     "ActionCreatePreparedSubstraitPlanRequest": _NO_SUBSTRAIT,
-    "ActionBeginTransactionRequest": _NO_TRANSACTIONS,
-    "ActionBeginSavepointRequest": _NO_TRANSACTIONS,
-    "ActionEndTransactionRequest": _NO_TRANSACTIONS,
-    "ActionEndSavepointRequest": _NO_TRANSACTIONS,
     "PollFlightInfo": "pyarrow's server cannot offer it: use GetFlightInfo",
     "DoExchange": "Flight SQL has no use for it",
     "ListFlights": "statements are not listed: use GetFlightInfo",
@@ -286,4 +285,8 @@ def find_action(name: str, body: bytes) -> tuple[m.Message, Action]:
 
 def list_actions() -> list[tuple[str, str]]:
     """(type, description) of what is offered, sorted."""
-    return sorted((m.action_type(kind), action.description) for kind, action in ACTIONS.items())
+    return sorted(
+        (m.action_type(kind), action.description)
+        for kind, action in ACTIONS.items()
+        if action.description is not None
+    )
