@@ -7,7 +7,7 @@ the text rules: a node that is not on the list is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,10 @@ _SCAN_LINE = re.compile(r"^\s*TableScan: ", re.MULTILINE)
 CLOCK_WORDS = frozenset(
     {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "today"}
 )
+#: Functions whose value is another one at each call, or at each planning.
+VOLATILE_WORDS = CLOCK_WORDS | {"random", "rand", "uuid", "input_file_name", "file_row_index"}
+#: Steps that give the same rows for a part of the input as for that part of the whole.
+ROW_BY_ROW = frozenset({"Projection", "Filter", "SubqueryAlias", "TableScan"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,24 @@ def require_reading(plan: LogicalPlan) -> None:
         kind = type(_variant(node)).__name__
         if kind not in ALLOWED:
             raise Unimplemented(f"statements with a {kind} step are not offered")
+
+
+def is_divisible(plans: Sequence[LogicalPlan], words: frozenset[str]) -> bool:
+    """Whether a statement treats each row of one scan by itself, so that rows can be shared out.
+
+    Args:
+        plans: the statement's, before and after the optimizer: a limit may only show before it,
+            a sub-query in an expression only after it.
+        words: of its text.
+    """
+    if words & VOLATILE_WORDS:
+        return False
+    for plan in plans:
+        kinds = [type(_variant(node)).__name__ for node in _walk(plan)]
+        scans = len(_SCAN_LINE.findall(plan.display_indent()))  # those in sub-queries too
+        if scans != 1 or kinds.count("TableScan") != 1 or not ROW_BY_ROW.issuperset(kinds):
+            return False
+    return True
 
 
 def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:

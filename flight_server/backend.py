@@ -23,7 +23,7 @@ from flight_server.metrics import Query, QueryLog
 from flight_server.payloads import payload_of, read_payload
 from flight_server.plans import Options, Plan, Statement
 from flight_server.protocol import Call, Planned, Prepared, TableEntry
-from flight_server.protocol.backend import SqlInfoValue
+from flight_server.protocol.backend import COMPRESSIONS, SqlInfoValue
 from flight_server.protocol.errors import FlightSqlError, InvalidArgument, NotFound, cut
 from flight_server.protocol.messages import OptionValue
 from flight_server.sessions import Session
@@ -33,6 +33,9 @@ from flight_server.wire_errors import to_wire_error, wire_errors
 _TABLE_TYPES = ("BASE TABLE", "VIEW")
 _INFORMATION_SCHEMA = "information_schema"
 _SYSTEM = "system"
+#: More streams than this from one client gain nothing: each of them takes a slot.
+MAX_ENDPOINTS = 64
+_NO_COMPRESSION = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,15 @@ class EngineBackend:
         mine = Statement(statement.query, statement.parameters)
         with _logged_failure(self._log, call, mine.sql), wire_errors():
             plan = self._plan(mine, call)
+            shares = self._engine.divide(plan)
         _saw(call, plan)
-        return Planned(plan.schema, payload_of(plan))
+        compression = call.session.options.get("compression")
+        return Planned(
+            plan.schema,
+            payload_of(plan),
+            tuple(payload_of(plan, share) for share in shares),
+            None if compression is None else str(compression),
+        )
 
     def prepare(self, query: str, call: Call) -> Prepared:
         """Plan with the parameters unbound."""
@@ -78,13 +88,13 @@ class EngineBackend:
     def open(self, payload: bytes, call: Call) -> protocol.Rows:
         """Plan over the very pins of the payload, and start (rule 17)."""
         with wire_errors():
-            statement, options, pins = read_payload(payload)
-        query = self._log.begin(call.principal.name, statement.sql)
+            told = read_payload(payload)
+        query = self._log.begin(call.principal.name, told.statement.sql)
         try:
             with wire_errors():
-                plan = self._engine.plan(statement, options, pins=pins)
+                plan = self._engine.plan(told.statement, told.options, pins=told.pins)
                 query.planned(_pin_texts(plan))
-                stream = self._engine.stream(plan)
+                stream = self._engine.stream(plan, share=told.share)
         except BaseException as error:
             query.finish(_code(error))
             raise
@@ -143,6 +153,8 @@ class EngineBackend:
             "schema": options.schema,
             "time_zone": options.time_zone,
             "statement_timeout": timeout_s,
+            "endpoints": options.endpoints,
+            "compression": call.session.options.get("compression", _NO_COMPRESSION),
         }
 
     def _plan(self, statement: Statement, call: Call) -> Plan:
@@ -301,11 +313,36 @@ def _timeout(settings: Settings, value: OptionValue) -> OptionValue:
     return seconds
 
 
+def _endpoints(_settings: Settings, value: OptionValue) -> OptionValue:
+    """A whole number, or its text."""
+    try:
+        count = int(value)  # type: ignore[arg-type]  # a list is refused below
+    except (TypeError, ValueError, OverflowError):
+        count = 0
+    if isinstance(value, (bool, float)) or not 1 <= count <= MAX_ENDPOINTS:
+        raise InvalidArgument(f"endpoints is a whole number from 1 to {MAX_ENDPOINTS}")
+    return count
+
+
+def _compression(_settings: Settings, value: OptionValue) -> OptionValue:
+    if value not in COMPRESSIONS and value != _NO_COMPRESSION:
+        known = ", ".join((*COMPRESSIONS, _NO_COMPRESSION))
+        raise InvalidArgument(f"compression is one of {known}")
+    return None if value == _NO_COMPRESSION else value
+
+
 _OPTIONS: Mapping[str, Callable[[Settings, OptionValue], OptionValue]] = {
     "catalog": _catalog,
     "schema": _schema,
     "time_zone": _time_zone,
     "statement_timeout": _timeout,
+    "endpoints": _endpoints,
+    "compression": _compression,
 }
 #: Session option → attribute of the engine's Options.
-_ATTRIBUTES = {"schema": "schema", "time_zone": "time_zone", "statement_timeout": "timeout_s"}
+_ATTRIBUTES = {
+    "schema": "schema",
+    "time_zone": "time_zone",
+    "statement_timeout": "timeout_s",
+    "endpoints": "endpoints",
+}

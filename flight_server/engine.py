@@ -27,9 +27,10 @@ from flight_server.explain import explained, versions
 from flight_server.hybrid import Store
 from flight_server.interrupt import Watchdog
 from flight_server.limits import Admission, Deadline, Limits
-from flight_server.names import SYSTEM_SCHEMA, Scope, TableSource, entered
+from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
 from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
+from flight_server.shares import Share, divide
 from flight_server.sqltext import SqlText, read
 from flight_server.wire import wire_schema
 
@@ -118,8 +119,12 @@ class Engine:
                 if text.parameters and statement.parameters is not None:
                     frame = run_sql(context, text, params.bound(wanted, statement.parameters))
                 is_bound = not text.parameters or statement.parameters is not None
-                reads = (
-                    analysis.reads_of(frame.optimized_logical_plan(), scope) if is_bound else None
+                optimized = frame.optimized_logical_plan() if is_bound else None
+                reads = None if optimized is None else analysis.reads_of(optimized, scope)
+                divisible = (
+                    options.endpoints > 1
+                    and optimized is not None
+                    and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
                 )
             schema = wire_schema(frame.schema())
         return Plan(
@@ -129,14 +134,35 @@ class Engine:
             pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
             parameter_schema=wanted,
             explain=text.kind == "explain",
-            prepared=Prepared(text, dict(scope.found), reads),
+            prepared=Prepared(text, dict(scope.found), reads, divisible),
         )
 
-    def stream(self, plan: Plan, *, deadline: Deadline = _NEVER) -> ResultStream:
+    def divide(self, plan: Plan) -> tuple[Share, ...]:
+        """Shares of a plan's rows, each to be streamed by itself; none: only the whole.
+
+        Only plans that treat every row of one table by itself, with one set of parameters.
+
+        Raises:
+            CatalogError: the pinned version cannot be opened.
+        """
+        sets = params.sets(plan.statement.parameters, self._limits.max_parameter_sets)
+        found = list(plan.prepared.found.values())
+        if not plan.prepared.divisible or sets > 1 or len(found) != 1 or plan.explain:
+            return ()
+        if found[0].content is not None:
+            return ()
+        (pin,) = plan.pins
+        need = NEEDS[found[0].part]
+        return divide(self._tables.open(pin, need=need), plan.options.endpoints)
+
+    def stream(
+        self, plan: Plan, *, deadline: Deadline = _NEVER, share: Share | None = None
+    ) -> ResultStream:
         """Executes a plan over its pins (rule 17).
 
         Args:
             plan: from :meth:`plan`, of this process.
+            share: one of :meth:`divide`; None: all rows.
             deadline: earlier than the server's own limit, if at all.
 
         Returns:
@@ -151,7 +177,7 @@ class Engine:
         deadline = deadline.earlier(limit).earlier(Deadline.after(plan.options.timeout_s))
         work = Work(self._limits, deadline, self._watchdog, self._admission)
         try:
-            batches = self._batches(plan, work)
+            batches = self._batches(plan, work, share)
             return ResultStream(plan.schema, batches, work)
         except BaseException:
             work.close()
@@ -188,12 +214,12 @@ class Engine:
     def _system_columns(self, name: str) -> Callable[[], pa.Schema]:
         return lambda: wire_schema(self._system[name]().schema)
 
-    def _batches(self, plan: Plan, work: Work) -> Iterator[pa.RecordBatch]:
+    def _batches(self, plan: Plan, work: Work, share: Share | None) -> Iterator[pa.RecordBatch]:
         """Everything up to the first batch happens here, so that errors come before a stream."""
         text = plan.prepared.text
         scope = self._scope(plan.options, {pin.name: pin for pin in plan.pins}, _NO_ENDS, None)
         scope.found.update(plan.prepared.found)
-        execution = Execution(self._contexts, self._store, plan, scope)
+        execution = Execution(self._contexts, self._store, plan, scope, share)
         with engine_errors(text, scope):
             context = self._context(text, plan.options, scope)
             with entered(scope):

@@ -19,6 +19,7 @@ from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memor
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
+from flight_server.shares import Share
 from flight_server.sqltext import SqlText
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
@@ -41,11 +42,14 @@ class Execution:
         relations: what is read for each reference, once :meth:`frames` has run.
     """
 
-    def __init__(self, contexts: Contexts, store: Store, plan: Plan, scope: Scope) -> None:
+    def __init__(
+        self, contexts: Contexts, store: Store, plan: Plan, scope: Scope, share: Share | None = None
+    ) -> None:
         self._contexts = contexts
         self._store = store
         self._plan = plan
         self._scope = scope
+        self._share = share
         self._needs = scope.needs()
         self._has_clock = not analysis.CLOCK_WORDS.isdisjoint(plan.prepared.text.words)
         self.opened: dict[TableName, TableVersion] = {}
@@ -112,7 +116,12 @@ class Execution:
             options = self._store.store_options(version.pin.name, path)
             self._contexts.register_store(context, options)
         source = Source(
-            version, _ROW_PARTS[resolved.part], scans, _label(at), keep_one=self._has_clock
+            version,
+            _ROW_PARTS[resolved.part],
+            scans,
+            _label(at),
+            keep_one=self._has_clock,
+            share=self._share,
         )
         self.relations[at] = relation(context, source, self._store)
         return self.relations[at].table

@@ -21,6 +21,7 @@ from catalog.prune import surviving
 from catalog.scan import listing, require_present
 from catalog.spec import TableName
 from catalog.tables import TableVersion
+from flight_server.shares import Share
 
 #: Live batches are dealt to this many partitions, so that every core reads.
 _PARTITIONS = os.cpu_count() or 1
@@ -76,6 +77,7 @@ class Source:
         part: "hybrid", or only its "runs" or its "live" rows.
         scans: per reference the pushed filters, for pruning; None: nothing is known.
         label: what plans call the scan of its files.
+        share: which rows of them; None: all.
         keep_one: scan one file even where none survives, so that the plan shows its filters.
     """
 
@@ -84,6 +86,7 @@ class Source:
     scans: Sequence[Sequence[Any]] | None
     label: str = "files"
     keep_one: bool = False
+    share: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,13 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     Raises:
         Unsupported: equality deletes, another file format, or too many rows in files with deletes.
     """
-    version = source.version
+    version, share = source.version, source.share
     if source.part == "live":
         report = Report(live_rows=version.live_rows)
-        return Relation(memory(version.schema, version.live), report, version.schema)
-    entries = version.entries
-    kept = entries if source.scans is None else surviving(entries, source.scans)
+        rows = _shared(_frame(version.schema, version.live), share)
+        return Relation(rows.into_view(), report, version.schema)
+    entries = version.entries if share is None else share.narrow_files(version.entries)
+    kept = _pruned(entries, source)
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
     native, special = _by_reader(version, kept, store)
@@ -135,14 +139,26 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     if live or not frames:
         frames.append(_frame(version.schema, live))
     report = Report(
-        files=entries.num_rows,
+        files=version.entries.num_rows,
         kept=kept.num_rows,
         rows=_rows(kept),
         reread=special.num_rows,
         live_rows=version.live_rows if live else 0,
     )
-    table = functools.reduce(DataFrame.union, frames).into_view()
+    table = _shared(functools.reduce(DataFrame.union, frames), share).into_view()
     return Relation(table, report, version.schema, paths, _rows(native))
+
+
+def _shared(frame: DataFrame, share: Share | None) -> DataFrame:
+    return frame if share is None else share.narrow_rows(frame)
+
+
+def _pruned(entries: pa.Table, source: Source) -> pa.Table:
+    """The entries that may hold rows for the statement's filters, and for its share."""
+    mine = () if source.share is None else source.share.filters()
+    if source.scans is not None:
+        return surviving(entries, [(*filters, *mine) for filters in source.scans])
+    return surviving(entries, [mine]) if mine else entries
 
 
 def _rows(entries: pa.Table) -> int:

@@ -39,7 +39,7 @@ _PARTS: tuple[Part, ...] = ("runs", "live", "offsets", "snapshots", "files")
 #: be far away, is asked for one only if it lists one.
 TABLE_FUNCTIONS = frozenset({"generate_series", "range"})
 #: Parts whose rows are a version's own, and what of it they need.
-_NEEDS: Mapping[Part, Need] = {"hybrid": "hybrid", "runs": "runs", "live": "split"}
+NEEDS: Mapping[Part, Need] = {"hybrid": "hybrid", "runs": "runs", "live": "split"}
 _NO_OFFSETS = Offsets()
 
 #: (schema, name) as the catalog knows it.
@@ -166,8 +166,8 @@ class Scope:
         """Per table, what of its version the statement's references read."""
         wanted: dict[TableName, set[Need]] = {}
         for resolved in self.found.values():
-            if resolved.name is not None and resolved.part in _NEEDS:
-                wanted.setdefault(resolved.name, set()).add(_NEEDS[resolved.part])
+            if resolved.name is not None and resolved.part in NEEDS:
+                wanted.setdefault(resolved.name, set()).add(NEEDS[resolved.part])
         return {
             name: next(iter(needs)) if len(needs) == 1 else "split"
             for name, needs in wanted.items()

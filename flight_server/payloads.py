@@ -1,33 +1,51 @@
-"""What a ticket says: statement, parameters, options and pins. Never segment files (rule 17)."""
+"""What a ticket says: statement, parameters, options, pins, share. No segment files (rule 17)."""
 
 from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from catalog.errors import VersionGone
 from catalog.tables import Pin
 from flight_server.plans import Options, Plan, Statement
+from flight_server.shares import Share
 
 #: Length of the JSON part; the parameters follow as an Arrow IPC stream.
 _HEAD = struct.Struct(">I")
 
 
-def payload_of(plan: Plan) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a ticket says.
+
+    Attributes:
+        statement, options, pins: the plan's.
+        share: which rows; None: all.
+    """
+
+    statement: Statement
+    options: Options
+    pins: tuple[Pin, ...]
+    share: Share | None = None
+
+
+def payload_of(plan: Plan, share: Share | None = None) -> bytes:
     """What :func:`read_payload` reads, here or on another server."""
     options = plan.options
     head = {
         "q": plan.statement.sql,
         "o": [options.schema, options.time_zone, options.timeout_s],
         "p": [pin.to_json() for pin in plan.pins],
+        "s": None if share is None else [share.by, share.first, share.next],
     }
     text = json.dumps(head, separators=(",", ":")).encode()
     return _HEAD.pack(len(text)) + text + _to_ipc(plan.statement.parameters)
 
 
-def read_payload(payload: bytes) -> tuple[Statement, Options, tuple[Pin, ...]]:
+def read_payload(payload: bytes) -> Payload:
     """The inverse of :func:`payload_of`; the seal has been checked.
 
     Raises:
@@ -37,12 +55,14 @@ def read_payload(payload: bytes) -> tuple[Statement, Options, tuple[Pin, ...]]:
         (size,) = _HEAD.unpack_from(payload)
         head = json.loads(payload[_HEAD.size : _HEAD.size + size])
         sql, options, pins = head["q"], Options(*head["o"]), head["p"]
+        share = None if head["s"] is None else Share(*head["s"])
         parameters = _from_ipc(payload[_HEAD.size + size :])
     except (struct.error, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
         raise VersionGone(
             "another version of this server made the ticket: plan the statement again"
         ) from error
-    return Statement(sql, parameters), options, tuple(Pin.from_json(pin) for pin in pins)
+    found = tuple(Pin.from_json(pin) for pin in pins)
+    return Payload(Statement(sql, parameters), options, found, share)
 
 
 def _to_ipc(parameters: pa.RecordBatch | None) -> bytes:

@@ -20,12 +20,14 @@ class Options:
     Attributes:
         schema: the namespace of names without one.
         time_zone: of literals and of ``now()``.
+        endpoints: how many shares the rows may come in, where a statement can be divided.
         timeout_s: shortens the server's own limit for each statement; None: that limit.
     """
 
     schema: str = "default"
     time_zone: str = "UTC"
     timeout_s: float | None = None
+    endpoints: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,14 @@ class Prepared:
         text: the statement's text, bounded and rewritten.
         found: what each name means.
         reads: what the optimized plan scans; None: parameters are missing.
+        divisible: each row of the one scan is treated by itself; looked at only where the session
+            wants several endpoints.
     """
 
     text: SqlText
     found: Mapping[Reference, Resolved]
     reads: Reads | None
+    divisible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

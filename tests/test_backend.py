@@ -17,7 +17,7 @@ import catalog.errors
 from catalog.errors import CatalogError
 from catalog.offsets import Offsets
 from flight_server.backend import EngineBackend, Settings
-from flight_server.payloads import payload_of, read_payload
+from flight_server.payloads import Payload, payload_of, read_payload
 from flight_server.plans import Options
 from flight_server.plans import Statement as EngineStatement
 from flight_server.protocol import Call, Principal, Rows, Sealer, Statement
@@ -32,6 +32,7 @@ from flight_server.protocol.errors import (
     Unimplemented,
 )
 from flight_server.sessions import SessionStore
+from flight_server.shares import Share
 from flight_server.wire_errors import BY_CODE, to_wire_error
 
 ALL = "select * from ticks"
@@ -222,7 +223,9 @@ def test_a_payload_survives(quiet: Site) -> None:
     statement = EngineStatement("select * from ticks where _offset = ? and symbol = ?", parameters)
     plan = quiet.engine.plan(statement, Options("market_data", "Europe/Berlin", 2.5))
     read_back = read_payload(payload_of(plan))
-    assert read_back == (statement, plan.options, plan.pins)
+    assert read_back == Payload(statement, plan.options, plan.pins)
+    share = Share("offset", 3, None)
+    assert read_payload(payload_of(plan, share)).share == share
 
 
 # --- parameters ----------------------------------------------------------------------------------
@@ -313,6 +316,8 @@ def test_options_change_what_a_statement_means(quiet: Site) -> None:
         "schema": "demo",
         "time_zone": "Europe/Berlin",
         "statement_timeout": 300.0,
+        "endpoints": 1,
+        "compression": "none",
     }
 
 
@@ -325,6 +330,10 @@ def test_options_change_what_a_statement_means(quiet: Site) -> None:
         ("statement_timeout", 5, 5.0),
         ("statement_timeout", "2.5", 2.5),
         ("schema", None, None),
+        ("endpoints", 4, 4),
+        ("endpoints", "64", 64),
+        ("compression", "zstd", "zstd"),
+        ("compression", "none", None),
     ],
 )
 def test_good_options(quiet: Site, name: str, value: object, stored: object) -> None:
@@ -345,6 +354,14 @@ def test_good_options(quiet: Site, name: str, value: object, stored: object) -> 
         ("statement_timeout", True),
         ("statement_timeout", ("1",)),
         ("statement_timeout", "nan"),
+        ("endpoints", 0),
+        ("endpoints", 65),
+        ("endpoints", "many"),
+        ("endpoints", True),
+        ("endpoints", 2.5),
+        ("endpoints", ("2",)),
+        ("compression", "brotli"),
+        ("compression", 1),
     ],
 )
 def test_bad_options(quiet: Site, name: str, value: object) -> None:

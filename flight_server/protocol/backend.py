@@ -21,6 +21,10 @@ from flight_server.protocol.messages import OptionValue
 SqlInfoValue = str | bool | int | tuple[str, ...] | Mapping[int, tuple[int, ...]]
 
 
+#: What Arrow's IPC format knows to compress buffers with.
+COMPRESSIONS = ("lz4", "zstd")
+
+
 class Permission(Enum):
     """What a route needs; asked of the policy before anything else is done."""
 
@@ -106,10 +110,15 @@ class Planned:
     Attributes:
         schema: exactly what :meth:`Backend.open` will stream.
         payload: all that is needed to open it, here or on another server; at most 8 MiB.
+        shares: payloads whose rows together are exactly those of ``payload``, each row once, in
+            any order: one endpoint each. None: one endpoint, in the order of the statement.
+        compression: of the buffers on the wire, one of :data:`COMPRESSIONS`; None: none.
     """
 
     schema: pa.Schema
     payload: bytes
+    shares: tuple[bytes, ...] = ()
+    compression: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,9 @@ def _metadata(
     """A metadata command: its ticket is the command itself."""
     return Route(
         Permission.METADATA,
-        info=lambda _service, command, _call: Info(schema(command), codec.encode_command(command)),
+        info=lambda _service, command, _call: Info(
+            schema(command), (codec.encode_command(command),)
+        ),
         schema=lambda _service, command, _call: schema(command),
         get=lambda service, command, call: Stream(
             schema(command), Batches(schema(command), build(service, command, call))

@@ -72,7 +72,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
         self.shutdown()
 
     def get_flight_info(self, context: Any, descriptor: Any) -> Any:
-        """Plan, and seal the plan into the only endpoint's ticket."""
+        """Plan, and seal the plan into the endpoints' tickets."""
         return answer(lambda: self._info(call_of(context), descriptor))
 
     def get_schema(self, context: Any, descriptor: Any) -> Any:
@@ -126,7 +126,8 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
         stream = route.get(self._service, command, call)
         batches = self._batches(stream, context.is_cancelled)
         next(batches)  # into its try: from here on its finally runs, even if nobody reads
-        return flight.GeneratorStream(stream.schema, batches)
+        options = pa.ipc.IpcWriteOptions(compression=stream.compression)
+        return flight.GeneratorStream(stream.schema, batches, options)
 
     def _batches(self, stream: Stream, gone: Callable[[], bool]) -> Iterator[pa.RecordBatch | None]:
         """Runs on the RPC's own thread, its ``finally`` too, whether the client stays or goes.
@@ -176,8 +177,9 @@ def _flight_info(info: Info, descriptor: Any) -> Any:
     expires = None
     if info.expires_s is not None:
         expires = pa.scalar(int(info.expires_s * 1e9), pa.timestamp("ns", "UTC"))
-    endpoint = flight.FlightEndpoint(info.ticket, [], expires)
-    return flight.FlightInfo(info.schema, descriptor, [endpoint], -1, -1)
+    endpoints = [flight.FlightEndpoint(ticket, [], expires) for ticket in info.tickets]
+    ordered = len(endpoints) == 1
+    return flight.FlightInfo(info.schema, descriptor, endpoints, -1, -1, ordered)
 
 
 def _received(reader: Any) -> Iterator[pa.RecordBatch]:

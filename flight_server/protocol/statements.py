@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from flight_server.protocol import codec, messages
 from flight_server.protocol.backend import (
+    COMPRESSIONS,
     Backend,
     Call,
     Permission,
@@ -45,8 +46,10 @@ from flight_server.protocol.running import Running
 MAX_PARAMETER_BYTES = 1024 * 1024
 #: number of parameters, length of the query
 _HANDLE = struct.Struct(">HI")
-#: fingerprint of the promised schema
-_TICKET = struct.Struct(">I")
+#: fingerprint of the promised schema, number of the compression
+_TICKET = struct.Struct(">IB")
+#: Their places are the numbers.
+_COMPRESSIONS = (None, *COMPRESSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +92,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The answer to GetFlightInfo: one endpoint.
+    """The answer to GetFlightInfo: one endpoint per ticket.
 
     Attributes:
-        schema: of the stream.
-        ticket: for DoGet.
+        schema: of each stream.
+        tickets: for DoGet; the rows of several are in no order.
         expires_s: seconds since the epoch until which the ticket can be redeemed, again and
             again; None: no promise.
     """
 
     schema: pa.Schema
-    ticket: bytes
+    tickets: tuple[bytes, ...]
     expires_s: float | None = None
 
 
@@ -111,11 +114,13 @@ class Stream:
         schema: what is announced: the rows' schema and SQL types in the fields' metadata.
         rows: the source.
         ticket_id: what CancelFlightInfo knows it by.
+        compression: of the buffers; None: none.
     """
 
     schema: pa.Schema
     rows: Rows
     ticket_id: bytes | None = None
+    compression: str | None = None
 
 
 # --- statements --------------------------------------------------------------------------------
@@ -141,12 +146,12 @@ def open_ticket(service: Service, command: messages.TicketStatementQuery, call: 
     opened = _unseal_ticket(service, command.statement_handle, call)
     if opened.id in service.retired:
         raise StaleHandle("this ticket was cancelled; plan the statement again")
-    (promised,) = _TICKET.unpack_from(opened.payload)
+    promised, compression = _TICKET.unpack_from(opened.payload)
     rows = service.backend.open(opened.payload[_TICKET.size :], call)
     if _fingerprint(rows.schema) != promised:
         rows.close()
         raise Internal("the stream's schema is not the one that was promised; plan it again")
-    return Stream(describe(rows.schema), rows, opened.id)
+    return Stream(describe(rows.schema), rows, opened.id, _COMPRESSIONS[compression])
 
 
 def _statement(command: messages.StatementQuery) -> Statement:
@@ -164,11 +169,15 @@ def _plan(service: Service, statement: Statement, call: Call) -> Planned:
 
 
 def _info(service: Service, planned: Planned, call: Call) -> Info:
-    payload = _TICKET.pack(_fingerprint(planned.schema)) + planned.payload
-    life_s = service.facts.ticket_life_s
-    sealed = service.sealer.seal(Purpose.TICKET, call.principal.name, payload, life_s)
-    ticket = codec.encode_command(messages.TicketStatementQuery(sealed))
-    return Info(describe(planned.schema), ticket, time.time() + life_s)
+    compression = _COMPRESSIONS.index(planned.compression)
+    head = _TICKET.pack(_fingerprint(planned.schema), compression)
+    name, life_s = call.principal.name, service.facts.ticket_life_s
+    tickets = (
+        service.sealer.seal(Purpose.TICKET, name, head + payload, life_s)
+        for payload in planned.shares or (planned.payload,)
+    )
+    encoded = (codec.encode_command(messages.TicketStatementQuery(each)) for each in tickets)
+    return Info(describe(planned.schema), tuple(encoded), time.time() + life_s)
 
 
 def _fingerprint(schema: pa.Schema) -> int:
@@ -231,7 +240,7 @@ def open_prepared(service: Service, command: messages.PreparedStatementQuery, ca
     """Plan and open at once: the command itself may be used as a ticket."""
     planned = _plan(service, _bound_statement(service, command, call), call)
     rows = service.backend.open(planned.payload, call)
-    return Stream(describe(rows.schema), rows)
+    return Stream(describe(rows.schema), rows, compression=planned.compression)
 
 
 def close_prepared(
