@@ -178,6 +178,10 @@ class Retired:
         with self._lock:
             return self._ids.pop(handle_id, b"") is None
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._ids)
+
     def __contains__(self, handle_id: bytes) -> bool:
         with self._lock:
             return handle_id in self._ids
