@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from catalog.lake import Lake
 from catalog.segments import LiveReader
 from catalog.spec import TableSpec
 from catalog.tables import Tables
-from flight_server.auth import StaticUsers
+from flight_server.auth import StaticUsers, read_users
 from flight_server.backend import EngineBackend
 from flight_server.backend import Settings as BackendSettings
 from flight_server.config import Settings, load
@@ -131,6 +132,8 @@ def build_server(settings: Settings, stack: ExitStack) -> FlightSqlServer:
     )
     flight = _listen(settings, service)
     stack.callback(flight.stop)
+    if server.mtls_port is not None:
+        stack.callback(_listen_certified(settings, service).stop)
     if server.metrics_port is not None:
         endpoint = MetricsEndpoint(server.host, server.metrics_port, reading.metrics.registry)
         stack.callback(endpoint.close)
@@ -139,32 +142,60 @@ def build_server(settings: Settings, stack: ExitStack) -> FlightSqlServer:
 
 def _listen(settings: Settings, service: Service) -> FlightSqlServer:
     server = settings.server
-    users = {name: value.get_secret_value() for name, value in server.users.items()}
-    tokens = {name: value.get_secret_value() for name, value in server.tokens.items()}
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    scheme = "grpc" if server.tls_certificate is None else "grpc+tls"
-    try:
+    tls = _tls(server.tls_certificate, server.tls_key)
+    with _listening("port", server.host, server.port) as address:
+        scheme = "grpc" if tls is None else "grpc+tls"
         return FlightSqlServer(
-            service,
-            f"{scheme}://{host}:{server.port}",
-            authenticator=StaticUsers(users, tokens) if users or tokens else None,
-            tls=_tls(server.tls_certificate, server.tls_key),
+            service, f"{scheme}://{address}", authenticator=_users(settings), tls=tls
         )
+
+
+def _listen_certified(settings: Settings, service: Service) -> FlightSqlServer:
+    """The listener where certificates say who calls; it answers from here on."""
+    server = settings.server
+    tls = _tls(server.tls_certificate, server.tls_key, server.mtls_ca)
+    with _listening("mtls_port", server.host, server.mtls_port) as address:
+        listener = FlightSqlServer(service, f"grpc+tls://{address}", tls=tls)
+    log.info("mtls_ready host=%s port=%d", server.host, listener.port)
+    return listener
+
+
+@contextmanager
+def _listening(setting: str, host: str, port: int | None) -> Iterator[str]:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        yield address
     except (OSError, pa.ArrowException) as error:
         raise ConfigRefused(
-            f"the server cannot listen on {host}:{server.port}: another one may run there; "
-            "change server.host or server.port"
+            f"the server cannot listen on {address}: another one may run there, or the "
+            f"certificates are none; change server.host or server.{setting}"
         ) from error
 
 
-def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+def _users(settings: Settings) -> StaticUsers | None:
+    server = settings.server
+    users = {name: value.get_secret_value() for name, value in server.users.items()}
+    tokens = {name: value.get_secret_value() for name, value in server.tokens.items()}
+    if server.users_file is not None:
+        filed = read_users(server.users_file)
+        twice = sorted(filed.keys() & users.keys())
+        if twice:
+            raise ConfigRefused(f"server.users_file: {twice[0]!r} stands in server.users too")
+        users |= filed
+    closed = users or tokens or server.users_file is not None  # an empty file lets nobody in
+    return StaticUsers(users, tokens) if closed else None
+
+
+def _tls(certificate: Path | None, key: Path | None, clients: Path | None = None) -> Tls | None:
     if certificate is None or key is None:
         return None
     try:
-        return Tls(certificate.read_bytes(), key.read_bytes())
+        authorities = None if clients is None else clients.read_bytes()
+        return Tls(certificate.read_bytes(), key.read_bytes(), authorities)
     except OSError as error:
         raise ConfigRefused(
-            f"server.tls_certificate or server.tls_key cannot be read: {error.strerror}"
+            "server.tls_certificate, server.tls_key or server.mtls_ca cannot be read: "
+            f"{error.strerror}"
         ) from error
 
 

@@ -301,6 +301,28 @@ def _seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+@app.command(name="hash")
+def hash_(
+    user: Annotated[str | None, typer.Argument(help="Makes a line of server.users_file.")] = None,
+) -> None:
+    """The hash of a password, for server.users or server.users_file."""
+
+    def make() -> int:
+        from flight_server.auth import hash_password
+
+        if sys.stdin.isatty():
+            password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        else:
+            password = sys.stdin.readline().rstrip("\n")
+        if not password:
+            print("k2: the password is empty: give one on standard input", file=sys.stderr)
+            return ExitCode.USAGE
+        print(f"{user}:{hash_password(password)}" if user else hash_password(password))
+        return ExitCode.OK
+
+    _leave(make)
+
+
 @app.command()
 def demo(  # noqa: PLR0913  # one parameter per option
     folder: Annotated[Path, typer.Option(help="Everything of the demo.")] = Path("demo-data"),

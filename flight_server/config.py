@@ -13,78 +13,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ByteSize,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from catalog.errors import CatalogError, shorten
 from catalog.spec import LiveSpec, OnError, TableName, TableSpec, TimestampNanos
 from flight_server.layers import (
     ConfigRefused,
-    masked,
     merged,
     nearest,
     read_environment,
     read_toml,
     resolved_paths,
 )
+from flight_server.sections import Bytes, Count, PassThrough, Port, Seconds, Section, Text
 
 __all__ = ["SECTIONS", "ConfigRefused", "PassThrough", "Section", "Settings", "load"]
 
 #: Read when neither ``--config`` nor ``K2_CONFIG`` names a file; it may be missing.
 DEFAULT_FILE = "k2.toml"
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[ByteSize, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of the settings: frozen, unknown keys refused, secrets masked in its repr."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class PassThrough(Section):
-    """A section that hands the names it does not know itself to a library."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
-    #: Whose names pass through, for messages.
-    owner: ClassVar[str] = ""
-
-    @model_validator(mode="after")
-    def _extras_are_names_of_the_library(self) -> PassThrough:
-        for key, value in self.extras().items():
-            own = nearest(key, type(self).model_fields)
-            if own is not None:
-                raise ValueError(f"unknown key {key!r}: did you mean {own!r}?")
-            if isinstance(value, (dict, list)):
-                raise ValueError(  # noqa: TRY004  # pydantic turns a ValueError into a report
-                    f"{key!r} must be one value: a text, a number or a boolean"
-                )
-        return self
-
-    def extras(self) -> Mapping[str, object]:
-        """What passes through, as it was given."""
-        return dict(self.__pydantic_extra__ or {})
-
-    def properties(self) -> dict[str, str]:
-        """What passes through, as texts (booleans as ``true`` and ``false``)."""
-        return {key: _as_text(value) for key, value in self.extras().items()}
-
-    def __repr_args__(self) -> list[tuple[str | None, object]]:
-        return [(key, masked(key, value)) for key, value in self]
 
 
 class Server(Section):
@@ -108,8 +56,11 @@ class Server(Section):
     )
     users: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="user names and their passwords; without users and tokens everybody is "
-        "`anonymous`",
+        description="user names and their passwords, or their hashes from `k2 hash`; without "
+        "users and tokens everybody is `anonymous`",
+    )
+    users_file: Path | None = Field(
+        None, description="file with a line `name:hash` per user, hashes from `k2 hash`"
     )
     tokens: dict[str, SecretStr] = Field(
         default_factory=dict, description="user names and their bearer tokens"
@@ -119,6 +70,14 @@ class Server(Section):
         None, description="PEM file with the server's certificate chain; TLS is on when it is set"
     )
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
+    mtls_port: Port | None = Field(
+        None,
+        description="port of a second listener, where a client's certificate says who calls; its "
+        "server certificate is `tls_certificate`",
+    )
+    mtls_ca: Path | None = Field(
+        None, description="PEM file with the authorities that sign clients' certificates"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least severe level that is logged; SQL text appears at DEBUG only"
     )
@@ -127,6 +86,10 @@ class Server(Section):
     def _tls_is_whole(self) -> Server:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: set both or none")
+        if (self.mtls_port is None) != (self.mtls_ca is None):
+            raise ValueError("mtls_port and mtls_ca belong together: set both or none")
+        if self.mtls_port is not None and self.tls_certificate is None:
+            raise ValueError("mtls_port needs tls_certificate and tls_key")
         return self
 
 
@@ -391,7 +354,3 @@ def _unknown_key(parts: tuple[object, ...]) -> str:
 
 def _variable(parts: tuple[object, ...]) -> str:
     return "K2_" + "__".join(str(part).upper() for part in parts)
-
-
-def _as_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -24,7 +24,7 @@ _LOCATION = re.compile(r"\.location$")
 MASK = "**********"
 #: Settings that hold a path of the local file system.
 _PATHS = {
-    "server": ("tls_certificate", "tls_key"),
+    "server": ("tls_certificate", "tls_key", "users_file", "mtls_ca"),
     "live": ("folder",),
     "limits": ("spill_folder",),
     "catalog": ("warehouse",),

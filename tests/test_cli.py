@@ -96,7 +96,17 @@ def test_a_wrong_configuration_ends_a_command_at_once(tmp_path: Path, command: s
 
 def test_help_lists_commands_and_exit_codes(tmp_path: Path) -> None:
     shown = k2("--help", folder=tmp_path).stdout
-    for command in ("demo", "serve", "ingest", "config", "version", "sql", "feed", "doctor"):
+    for command in (
+        "demo",
+        "serve",
+        "ingest",
+        "config",
+        "version",
+        "sql",
+        "feed",
+        "doctor",
+        "hash",
+    ):
         assert f" {command} " in shown
     for code, meaning in MEANINGS.items():
         assert f"{int(code)}: {meaning}" in shown
@@ -106,7 +116,17 @@ def test_the_documentation_lists_every_command_and_exit_code() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     for code, meaning in MEANINGS.items():
         assert f"| {int(code)} | {meaning} |" in text
-    for command in ("demo", "serve", "ingest", "config", "version", "sql", "feed", "doctor"):
+    for command in (
+        "demo",
+        "serve",
+        "ingest",
+        "config",
+        "version",
+        "sql",
+        "feed",
+        "doctor",
+        "hash",
+    ):
         assert f"## `k2 {command}`" in text
 
 

@@ -34,8 +34,13 @@ class Caller(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no t
     """One RPC's principal and session, and the headers to send back."""
 
     def __init__(self, call: Call, reply: dict[str, str]) -> None:
-        self.call = call
+        self._call = call
         self._reply = reply
+
+    def call(self, context: Any) -> Call:
+        """The headers said everything."""
+        del context
+        return self._call
 
     def sending_headers(self) -> dict[str, str]:
         """Once: pyarrow asks twice for GetFlightInfo, and would send everything twice."""
@@ -100,6 +105,40 @@ class CallerFactory(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # py
         ).decode()
 
 
+class Certified(flight.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
+    """One RPC of a client whose certificate says who it is; only the RPC's context shows it."""
+
+    def __init__(self, service: Service, headers: Headers) -> None:
+        self._service = service
+        self._cookie = cookies(headers).get(SESSION_COOKIE)
+
+    def call(self, context: Any) -> Call:
+        """The principal is the certificate's first alternative name, else its common name.
+
+        Raises:
+            Unauthenticated: it has neither.
+        """
+        name = context.peer_identity().decode(errors="replace")
+        if not name:
+            raise Unauthenticated("the client's certificate names nobody")
+        session, new_cookie = self._service.sessions.resolve(self._cookie, name)
+        if new_cookie is not None:
+            context.add_header("set-cookie", f"{SESSION_COOKIE}={new_cookie}")
+        return Call(Principal(name), session)
+
+
+class CertifiedFactory(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
+    """Reads each RPC's cookie; credentials in headers count for nothing."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def start_call(self, info: Any, headers: Headers) -> Certified:
+        """Refuses nobody: gRPC has checked the certificate."""
+        del info
+        return Certified(self._service, headers)
+
+
 class NoHandshake(flight.ServerAuthHandler):  # type: ignore[misc]  # pyarrow has no types
     """Makes Handshake succeed: the headers have been read by then."""
 
@@ -114,5 +153,5 @@ class NoHandshake(flight.ServerAuthHandler):  # type: ignore[misc]  # pyarrow ha
 
 def call_of(context: Any) -> Call:
     """The caller of the RPC that ``context`` belongs to."""
-    caller: Caller = context.get_middleware(MIDDLEWARE)
-    return caller.call
+    caller: Caller | Certified = context.get_middleware(MIDDLEWARE)
+    return caller.call(context)

@@ -12,7 +12,13 @@ from pyarrow import flight
 from flight_server.protocol import routes
 from flight_server.protocol.backend import Call
 from flight_server.protocol.boundary import answer, silence_tracebacks, to_carrier
-from flight_server.protocol.callers import MIDDLEWARE, CallerFactory, NoHandshake, call_of
+from flight_server.protocol.callers import (
+    MIDDLEWARE,
+    CallerFactory,
+    CertifiedFactory,
+    NoHandshake,
+    call_of,
+)
 from flight_server.protocol.credentials import Authenticator
 from flight_server.protocol.defaults import Anybody
 from flight_server.protocol.errors import (
@@ -30,10 +36,17 @@ MAX_BATCH_BYTES = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM bytes of the server's certificate chain and key."""
+    """PEM bytes of the server's certificate chain and key.
+
+    Attributes:
+        clients: certificates of the authorities that sign clients' certificates. With them, a
+            client needs one, it says who calls, and there is no Handshake: an auth handler would
+            erase that identity.
+    """
 
     certificate: bytes
     key: bytes
+    clients: bytes | None = None
 
     def __repr__(self) -> str:
         return "Tls(…)"
@@ -45,7 +58,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
     Args:
         service: backend, keys, sessions, policy.
         location: ``grpc://host:port`` or ``grpc+tls://host:port``; port 0 takes a free one.
-        authenticator: who calls; None: anybody.
+        authenticator: who calls; None: anybody, or whom the client's certificate names.
         tls: for ``grpc+tls``.
     """
 
@@ -61,9 +74,8 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
         self._service = service
         super().__init__(
             location,
-            auth_handler=NoHandshake(),
             tls_certificates=[] if tls is None else [(tls.certificate, tls.key)],
-            middleware={MIDDLEWARE: CallerFactory(service, authenticator or Anybody())},
+            **_callers(service, authenticator, tls),
         )
 
     def stop(self) -> None:
@@ -160,6 +172,22 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
         self._service.authorize(route.permission, call.principal)
         bodies = route.act(self._service, request, call)
         return [flight.Result(pa.py_buffer(body)) for body in bodies]
+
+
+def _callers(
+    service: Service, authenticator: Authenticator | None, tls: Tls | None
+) -> dict[str, Any]:
+    """Arguments of pyarrow's server: who calls stands in the headers, or in the certificate."""
+    if tls is None or tls.clients is None:
+        factory = CallerFactory(service, authenticator or Anybody())
+        return {"auth_handler": NoHandshake(), "middleware": {MIDDLEWARE: factory}}
+    if authenticator is not None:
+        raise ValueError("a listener takes certificates or credentials, not both")
+    return {
+        "verify_client": True,
+        "root_certificates": tls.clients,
+        "middleware": {MIDDLEWARE: CertifiedFactory(service)},
+    }
 
 
 def _refuse(name: str) -> None:
