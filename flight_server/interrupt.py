@@ -8,6 +8,7 @@ the call: it never reaches code that did not ask for it.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import threading
 import time
@@ -50,8 +51,7 @@ class Interruptible:
                 self._leave()
         except _Interrupt:
             self._leave()
-            assert self._error is not None  # noqa: S101  # it is set before the exception is sent
-            raise self._error from None
+            raise self._raised() from None
 
     def interrupt(self, error: Exception) -> None:
         """Ends the running call, and every later one, with ``error``; the first one counts."""
@@ -67,10 +67,19 @@ class Interruptible:
         """What the calls were interrupted with."""
         return self._error
 
+    def _raised(self) -> Exception:
+        """A copy: what is raised holds frames, and they hold this object and the engine's stream.
+
+        Kept here, it would be a cycle, and the engine would work on until Python's next garbage
+        collection.
+        """
+        assert self._error is not None  # noqa: S101  # it is set before the exception is sent
+        return copy.copy(self._error)
+
     def _enter(self) -> None:
         with self._lock:
             if self._error is not None:
-                raise self._error
+                raise self._raised()
             self._thread = threading.get_ident()
 
     def _leave(self) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import math
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -220,3 +224,25 @@ def test_the_watchdog_interrupts_what_is_late_and_nothing_else(watchdog: Watchdo
     assert isinstance(late.error, DeadlineExceeded)
     assert early.error is None
     assert forgotten.error is None
+
+
+class _Stream:
+    """Stands for the engine's: it works until it is dropped."""
+
+
+def test_an_interrupted_call_lets_go_of_the_engines_stream_at_once() -> None:
+    """Only dropping it stops the engine's threads: a cycle would keep it until a collection."""
+    calls = Interruptible()
+
+    def end_a_call() -> weakref.ref[_Stream]:
+        stream = _Stream()
+        calls.interrupt(Cancelled("by the test"))
+        with contextlib.suppress(Cancelled):
+            calls.run(functools.partial(next, stream, None))  # never run
+        return weakref.ref(stream)
+
+    gc.disable()
+    try:
+        assert end_a_call()() is None
+    finally:
+        gc.enable()

@@ -182,6 +182,6 @@ class Retired:
         with self._lock:
             return len(self._ids)
 
-    def __contains__(self, handle_id: bytes) -> bool:
+    def __contains__(self, handle_id: bytes | None) -> bool:
         with self._lock:
             return handle_id in self._ids

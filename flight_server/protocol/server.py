@@ -148,6 +148,8 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
         """
         try:
             with self._service.running.watch(stream.rows, gone, stream.ticket_id):
+                if stream.ticket_id in self._service.retired:  # cancelled while it was opened
+                    stream.rows.cancel()
                 yield None
                 for batch in stream.rows:
                     _require(batch, stream.schema)
@@ -215,11 +217,10 @@ def _received(reader: Any) -> Iterator[pa.RecordBatch]:
     while True:
         try:
             batch = reader.read_chunk().data
+            batch.validate(full=True)
         except StopIteration:
             return
-        try:
-            batch.validate(full=True)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, MemoryError) as error:  # all that pyarrow raises here
             raise InvalidArgument("the uploaded Arrow data is not valid") from error
         yield batch
 
