@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support_clients import House, house
 from support_kafka import Broker
 from support_stack import S3_KEY, S3_SECRET, Stack, StackUnavailable
 
@@ -126,3 +127,10 @@ def iceberg_rest(s3: S3Store) -> RestCatalog:
 def schema_registry() -> str:
     """The URL of a real Confluent-compatible schema registry (compatibility BACKWARD)."""
     return server_state("schema-registry")["url"]
+
+
+@pytest.fixture(scope="session")
+def client_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Servers over a small lake, for other people's clients."""
+    with house(tmp_path_factory.mktemp("house")) as servers:
+        yield servers

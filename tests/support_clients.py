@@ -1,0 +1,252 @@
+"""A real server over a small lake for other people's clients, and how their programs are made.
+
+Each program lies in ``tests/clients/<name>/`` with its versions pinned. What it needs is fetched
+once by its own package tool and kept in ``.stack/``, apart by the digest of the files that pin it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from adbc_driver_flightsql import dbapi
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pyiceberg.catalog import load_catalog
+from support_flight import until
+from support_lake import sqlite_properties
+from support_stack import ROOT, SMALL_JVM, StackUnavailable, jars, java, kept
+
+from flight_server.app import build_server
+from flight_server.config import load
+from flight_server.protocol import FlightSqlServer
+
+CLIENTS = ROOT / "tests" / "clients"
+#: They protect nothing: the servers listen on loopback for the length of a test run.
+USER, PASSWORD, TOKEN = "alice", "alice's-pass:word", "a-token-of-carol"
+#: Longest life of a client's program, in seconds: ten times what it takes on an idle machine.
+PROGRAM_S = 120
+
+# --- the server ---------------------------------------------------------------------------------
+
+NUMBERS = pa.table(
+    {"n": [1, 2, 3, 4, 5], "label": ["one", "two", None, "four", "five"]},
+    schema=pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("label", pa.string())]),
+)
+_AT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)  # noqa: DTZ001 - without a zone is the case
+#: One row of values and one of nulls, a column per type that Iceberg has.
+TYPES = pa.table(
+    {
+        "id": pa.array([1, 2], pa.int32()),
+        "yes": pa.array([True, None]),
+        "small": pa.array([-7, None], pa.int32()),
+        "big": pa.array([2**62, None], pa.int64()),
+        "real": pa.array([0.5, None], pa.float32()),
+        "double": pa.array([-1.25e300, None], pa.float64()),
+        "price": pa.array([Decimal("12345678901234.5678"), None], pa.decimal128(18, 4)),
+        "wide": pa.array([Decimal("-1234567890123456789012345678.9012345678"), None]).cast(
+            pa.decimal128(38, 10)
+        ),
+        "day": pa.array([_AT.date(), None], pa.date32()),
+        "clock": pa.array([_AT.time(), None], pa.time64("us")),
+        "at": pa.array([_AT, None], pa.timestamp("us")),
+        "at_utc": pa.array([_AT, None], pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
+        "text": pa.array(["täxt ✓", None]),
+        "bytes": pa.array([b"\x00\xff", None]),
+        "four": pa.array([b"abcd", None], pa.binary(4)),
+        "list": pa.array([[1, None, 3], None], pa.list_(pa.int64())),
+        "map": pa.array([[("a", 1), ("b", None)], None], pa.map_(pa.string(), pa.int64())),
+        "struct": pa.array(
+            [{"x": 1, "y": "one"}, None], pa.struct([("x", pa.int64()), ("y", pa.string())])
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Three servers over one lake.
+
+    Attributes:
+        open: anybody may call.
+        users: :data:`USER` with :data:`PASSWORD`, and carol with :data:`TOKEN`.
+        tls: the same, encrypted.
+        certificate: the server's own PEM file, to be trusted.
+    """
+
+    open: FlightSqlServer
+    users: FlightSqlServer
+    tls: FlightSqlServer
+    certificate: Path
+
+    @property
+    def uri(self) -> str:
+        """The open server."""
+        return f"grpc://127.0.0.1:{self.open.port}"
+
+    def states(self, pattern: str) -> set[str]:
+        """How the statements like ``pattern`` ended; waits for those that still run."""
+        mine = "statement like ? and statement not like '%system.queries%'"
+
+        def states() -> set[str]:
+            with dbapi.connect(self.uri, autocommit=True) as one, one.cursor() as cursor:
+                cursor.execute(
+                    f"select distinct state from system.queries where {mine}", (pattern,)
+                )
+                return {row[0] for row in cursor.fetchall()}
+
+        until(lambda: "running" not in states())
+        return states()
+
+
+@contextlib.contextmanager
+def house(folder: Path) -> Iterator[House]:
+    """The servers as ``k2 serve`` builds them, from a configuration."""
+    _fill(folder)
+    certificate, key = _certificate(folder)
+    auth = f'[server.users]\n{USER} = "{PASSWORD}"\n[server.tokens]\ncarol = "{TOKEN}"\n'
+    tls = f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+    with contextlib.ExitStack() as stack:
+
+        def serve(more: str) -> FlightSqlServer:
+            config = folder / "k2.toml"
+            properties = "".join(f'{k} = "{v}"\n' for k, v in sqlite_properties(folder).items())
+            config.write_text(f"[catalog]\n{properties}[server]\nport = 0\n{more}")
+            return build_server(load(config, {}), stack)
+
+        yield House(serve(""), serve(auth), serve(tls + auth), certificate)
+
+
+def _fill(folder: Path) -> None:
+    catalog = load_catalog("lake", **sqlite_properties(folder))
+    catalog.create_namespace("demo")
+    for name, rows in (("numbers", NUMBERS), ("types", TYPES)):
+        catalog.create_table(f"demo.{name}", schema=rows.schema).append(rows)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+def program(name: str, argv: Sequence[str], given: str = "", **environ: str) -> list[Any]:
+    """Runs a client's program to its end; each line that it prints is one JSON value.
+
+    Raises:
+        AssertionError: it failed; holds what it wrote.
+    """
+    done = subprocess.run(
+        argv,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+        check=False,
+        env={**os.environ, **environ},
+    )
+    assert done.returncode == 0, f"{name}: {done.stderr[-4000:]}"
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def required_or_skipped(make: Callable[[], list[str]]) -> list[str]:
+    """The command line of a client; where it cannot be made the test is skipped, or fails."""
+    try:
+        return make()
+    except StackUnavailable as error:
+        if os.environ.get("K2_REQUIRE_CLIENTS") == "1":
+            pytest.fail(f"{error} (K2_REQUIRE_CLIENTS=1)", pytrace=False)
+        pytest.skip(str(error))
+
+
+def jdbc() -> list[str]:
+    """The JDBC driver: jars by Maven, compiled by one of them, so that a runtime is enough.
+
+    Raises:
+        StackUnavailable: Maven or Java is missing.
+    """
+    folder, virtual_machine = CLIENTS / "jdbc", java()
+    lib = jars("jdbc", CLIENTS)
+    compiler = ("-cp", f"{lib}/*", "org.eclipse.jdt.internal.compiler.batch.Main")
+    options = ("-source", "17", "-target", "17", "-encoding", "UTF-8", "-failOnWarning")
+
+    def compile_it(part: Path) -> None:
+        run([virtual_machine, *compiler, *options, "-d", str(part), str(folder / "Client.java")])
+
+    classes = kept("jdbc-classes", [folder / "pom.xml", folder / "Client.java"], compile_it)
+    opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
+    return [virtual_machine, *SMALL_JVM, opened, "-cp", f"{classes}:{lib}/*", "Client"]
+
+
+def tool(name: str, package: str) -> str:
+    """The path of a command.
+
+    Raises:
+        StackUnavailable: it is not there; says what to install.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise StackUnavailable(f"{name} is missing: install {package}")
+    return found
+
+
+def run(command: Sequence[str], cwd: Path | None = None, **environ: str) -> None:
+    """A step of making a client.
+
+    Raises:
+        StackUnavailable: it failed; holds the end of what it wrote.
+    """
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StackUnavailable(
+            f"{' '.join(command[:3])} failed: {(done.stdout + done.stderr)[-1500:]}"
+        )
