@@ -85,13 +85,13 @@ class House:
         open: anybody may call.
         users: :data:`USER` with :data:`PASSWORD`, and carol with :data:`TOKEN`.
         tls: the same, encrypted.
-        certificate: the server's own PEM file, to be trusted.
+        authority: the PEM file of who signed its certificate.
     """
 
     open: FlightSqlServer
     users: FlightSqlServer
     tls: FlightSqlServer
-    certificate: Path
+    authority: Path
 
     @property
     def uri(self) -> str:
@@ -117,9 +117,9 @@ class House:
 def house(folder: Path) -> Iterator[House]:
     """The servers as ``k2 serve`` builds them, from a configuration."""
     _fill(folder)
-    certificate, key = _certificate(folder)
+    authority = _certificate(folder)
     auth = f'[server.users]\n{USER} = "{PASSWORD}"\n[server.tokens]\ncarol = "{TOKEN}"\n'
-    tls = f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+    tls = 'tls_certificate = "server.pem"\ntls_key = "server.key"\n'
     with contextlib.ExitStack() as stack:
 
         def serve(more: str) -> FlightSqlServer:
@@ -128,7 +128,7 @@ def house(folder: Path) -> Iterator[House]:
             config.write_text(f"[catalog]\n{properties}[server]\nport = 0\n{more}")
             return build_server(load(config, {}), stack)
 
-        yield House(serve(""), serve(auth), serve(tls + auth), certificate)
+        yield House(serve(""), serve(auth), serve(tls + auth), authority)
 
 
 def _fill(folder: Path) -> None:
@@ -138,34 +138,36 @@ def _fill(folder: Path) -> None:
         catalog.create_table(f"demo.{name}", schema=rows.schema).append(rows)
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+def _certificate(folder: Path) -> Path:
+    """An authority, and ``server.pem`` with ``server.key`` of 127.0.0.1 signed by it."""
+    authority, mine = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root = _signed("k2 test authority", authority.public_key(), authority, ca=True)
+    leaf = _signed("localhost", mine.public_key(), authority, ca=False)
+    pem = serialization.Encoding.PEM
+    (folder / "authority.pem").write_bytes(root.public_bytes(pem))
+    (folder / "server.pem").write_bytes(leaf.public_bytes(pem))
+    kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "server.key").write_bytes(mine.private_bytes(pem, kind, plain))
+    return folder / "authority.pem"
+
+
+def _signed(
+    subject: str, key: ec.EllipticCurvePublicKey, by: ec.EllipticCurvePrivateKey, *, ca: bool
+) -> x509.Certificate:
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
     now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    host = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    return (
+        x509.CertificateBuilder(name("k2 test authority"), name(subject), key)
+        .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(host), critical=False)
+        .sign(by, hashes.SHA256())
     )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
 
 
 # --- programs -----------------------------------------------------------------------------------
@@ -250,3 +252,37 @@ def run(command: Sequence[str], cwd: Path | None = None, **environ: str) -> None
         raise StackUnavailable(
             f"{' '.join(command[:3])} failed: {(done.stdout + done.stderr)[-1500:]}"
         )
+
+
+def go() -> list[str]:
+    """The ``database/sql`` driver; Go keeps what it compiled, so only the first time is long.
+
+    Raises:
+        StackUnavailable: Go is missing, or could not fetch or build.
+    """
+    folder, compiler = CLIENTS / "go", tool("go", "Go 1.25 or newer")
+
+    def build(part: Path) -> None:
+        options = ("-mod=readonly", "-trimpath", "-ldflags=-s -w")
+        run([compiler, "build", *options, "-o", str(part / "client"), "."], folder, CGO_ENABLED="0")
+
+    made_of = [folder / name for name in ("go.mod", "go.sum", "main.go")]
+    return [str(kept("go-client", made_of, build) / "client")]
+
+
+def npm() -> list[str]:
+    """The npm client; its native part comes with the package, no script of a package runs.
+
+    Raises:
+        StackUnavailable: Node.js or npm is missing, or could not fetch.
+    """
+    folder, node, manager = CLIENTS / "npm", tool("node", "Node.js 18 or newer"), tool("npm", "npm")
+    made_of = [folder / name for name in ("package.json", "package-lock.json", "client.mjs")]
+
+    def install(part: Path) -> None:
+        part.mkdir(parents=True)
+        for path in made_of:
+            shutil.copy(path, part)
+        run([manager, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], part)
+
+    return [node, str(kept("npm-client", made_of, install) / "client.mjs")]

@@ -30,7 +30,7 @@ def logins(argv: list[str], client_house: House) -> list[Any]:
     user = f"&user={USER}&password={quote(PASSWORD)}"
     plain = URL.format(client_house.users.port, "false")
     tls = URL.format(client_house.tls.port, "true")
-    trusted = f"{tls}&tlsRootCerts={quote(str(client_house.certificate))}"
+    trusted = f"{tls}&tlsRootCerts={quote(str(client_house.authority))}"
     urls = [
         *(plain + user, f"{plain}&token={TOKEN}"),
         *(trusted + user, f"{trusted}&token={TOKEN}"),
