@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -47,7 +48,7 @@ NUMBERS = pa.table(
     {"n": [1, 2, 3, 4, 5], "label": ["one", "two", None, "four", "five"]},
     schema=pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("label", pa.string())]),
 )
-_AT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)  # noqa: DTZ001 - without a zone is the case
+AT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)  # noqa: DTZ001 - without a zone is the case
 #: One row of values and one of nulls, a column per type that Iceberg has.
 TYPES = pa.table(
     {
@@ -61,10 +62,10 @@ TYPES = pa.table(
         "wide": pa.array([Decimal("-1234567890123456789012345678.9012345678"), None]).cast(
             pa.decimal128(38, 10)
         ),
-        "day": pa.array([_AT.date(), None], pa.date32()),
-        "clock": pa.array([_AT.time(), None], pa.time64("us")),
-        "at": pa.array([_AT, None], pa.timestamp("us")),
-        "at_utc": pa.array([_AT, None], pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
+        "day": pa.array([AT.date(), None], pa.date32()),
+        "clock": pa.array([AT.time(), None], pa.time64("us")),
+        "at": pa.array([AT, None], pa.timestamp("us")),
+        "at_utc": pa.array([AT, None], pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
         "text": pa.array(["täxt ✓", None]),
         "bytes": pa.array([b"\x00\xff", None]),
         "four": pa.array([b"abcd", None], pa.binary(4)),
@@ -286,3 +287,22 @@ def npm() -> list[str]:
         run([manager, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], part)
 
     return [node, str(kept("npm-client", made_of, install) / "client.mjs")]
+
+
+def sqlalchemy() -> list[str]:
+    """SQLAlchemy through flightsql-dbapi, in an environment of its own: it wants old versions.
+
+    Raises:
+        StackUnavailable: its packages cannot be fetched.
+    """
+    folder = CLIENTS / "sqlalchemy"
+    wanted = folder / "requirements.txt"
+
+    def install(part: Path) -> None:
+        run([sys.executable, "-m", "venv", "--without-pip", str(part)])
+        pip = [sys.executable, "-m", "pip", "--python", str(part / "bin" / "python"), "install"]
+        run([*pip, "--quiet", "--require-hashes", "-r", str(wanted)])
+
+    minor = sys.version_info.minor
+    environment = kept(f"sqlalchemy-py3{minor}", [wanted], install)
+    return [str(environment / "bin" / "python"), str(folder / "client.py")]
