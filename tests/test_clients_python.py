@@ -149,7 +149,7 @@ def test_adbc_session_options(connection: Any) -> None:
     assert database.get_option("adbc.flight.sql.session.option.time_zone") == "Europe/Berlin"
     database.set_options(**{"adbc.flight.sql.session.optionerase.time_zone": ""})
     assert database.get_option("adbc.flight.sql.session.option.time_zone") == "UTC"
-    with pytest.raises(connection.Error, match="statement_timeout.*invalid value"):
+    with pytest.raises(connection.Error, match=r"statement_timeout.*invalid value"):
         database.set_options(**{"adbc.flight.sql.session.option.statement_timeout": "soon"})
 
 

@@ -63,7 +63,7 @@ public final class Client {
         try (Statement statement = connection.createStatement();
             ResultSet result = statement.executeQuery(sql)) {
           print("error", rows(result));
-        } catch (SQLException error) {
+        } catch (SQLException | RuntimeException error) {  // the latter in the middle of the rows
           print("error", seen(error));
         }
       }
@@ -239,11 +239,9 @@ public final class Client {
     }
   }
 
-  private static Map<String, Object> seen(SQLException error) {
+  private static Map<String, Object> seen(Exception error) {
     Map<String, Object> found = new LinkedHashMap<>();
     found.put("class", error.getClass().getName());
-    found.put("state", error.getSQLState());
-    found.put("code", error.getErrorCode());
     found.put("message", String.valueOf(error.getMessage()));
     Throwable root = error;
     while (root.getCause() != null) {
