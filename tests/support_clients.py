@@ -77,6 +77,15 @@ TYPES = pa.table(
     }
 )
 
+#: What the examples ask for.
+TRADES = pa.table(
+    {
+        "symbol": ["A", "B", "A"],
+        "timestamp": pa.array([AT] * 3, pa.timestamp("us", "UTC")),
+        "price": pa.array([Decimal("1.5")] * 3, pa.decimal128(18, 4)),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class House:
@@ -134,9 +143,11 @@ def house(folder: Path) -> Iterator[House]:
 
 def _fill(folder: Path) -> None:
     catalog = load_catalog("lake", **sqlite_properties(folder))
-    catalog.create_namespace("demo")
-    for name, rows in (("numbers", NUMBERS), ("types", TYPES)):
-        catalog.create_table(f"demo.{name}", schema=rows.schema).append(rows)
+    for namespace in ("demo", "market_data"):
+        catalog.create_namespace(namespace)
+    tables = {"demo.numbers": NUMBERS, "demo.types": TYPES, "market_data.trades": TRADES}
+    for name, rows in tables.items():
+        catalog.create_table(name, schema=rows.schema).append(rows)
 
 
 def _certificate(folder: Path) -> Path:
@@ -211,15 +222,24 @@ def jdbc() -> list[str]:
     """
     folder, virtual_machine = CLIENTS / "jdbc", java()
     lib = jars("jdbc", CLIENTS)
-    compiler = ("-cp", f"{lib}/*", "org.eclipse.jdt.internal.compiler.batch.Main")
-    options = ("-source", "17", "-target", "17", "-encoding", "UTF-8", "-failOnWarning")
 
     def compile_it(part: Path) -> None:
-        run([virtual_machine, *compiler, *options, "-d", str(part), str(folder / "Client.java")])
+        compiled(virtual_machine, f"{lib}/*", folder / "Client.java", part)
 
     classes = kept("jdbc-classes", [folder / "pom.xml", folder / "Client.java"], compile_it)
     opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
     return [virtual_machine, *SMALL_JVM, opened, "-cp", f"{classes}:{lib}/*", "Client"]
+
+
+def compiled(virtual_machine: str, jars: str, source: Path, folder: Path) -> None:
+    """A Java source's classes, by the compiler that is one of the jars.
+
+    Raises:
+        StackUnavailable: it does not compile.
+    """
+    compiler = ("-cp", jars, "org.eclipse.jdt.internal.compiler.batch.Main")
+    options = ("-source", "17", "-target", "17", "-encoding", "UTF-8", "-failOnWarning")
+    run([virtual_machine, *compiler, *options, "-d", str(folder), str(source)])
 
 
 def tool(name: str, package: str) -> str:

@@ -144,7 +144,7 @@ def test_nulls(seen: dict[str, Any]) -> None:
 def test_catalogs_and_schemas(seen: dict[str, Any]) -> None:
     assert seen["catalogs"] == [{"TABLE_CAT": "lake"}]
     names = [row["TABLE_SCHEM"] for row in seen["schemas"]]
-    assert names == ["demo", "information_schema", "system"]
+    assert names == ["demo", "information_schema", "market_data", "system"]
     assert [row["TABLE_SCHEM"] for row in seen["schemas_filtered"]] == ["demo"]
 
 

@@ -118,7 +118,7 @@ def test_errors(seen: dict[str, Any]) -> None:
 
 @pytest.mark.feature("SQLAlchemy", "catalogs and schemas")
 def test_schemas(seen: dict[str, Any]) -> None:
-    assert seen["schemas"] == ["demo", "information_schema", "system"]
+    assert seen["schemas"] == ["demo", "information_schema", "market_data", "system"]
 
 
 @pytest.mark.feature("SQLAlchemy", "tables")
