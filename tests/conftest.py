@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support_clients import House, house
+from support_compatibility import Recorder
 from support_kafka import Broker
 from support_stack import S3_KEY, S3_SECRET, Stack, StackUnavailable
 
@@ -80,6 +82,16 @@ def pytest_configure(config: pytest.Config) -> None:
         stack = contextlib.ExitStack()
         os.environ[_FOLDER] = str(stack.enter_context(Stack.own()).folder)
         config.stash[_owned] = stack
+    if not hasattr(config, "workerinput"):
+        whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        whole = whole and not (config.option.keyword or config.option.markexpr)
+        config.pluginmanager.register(Recorder(whole=whole))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a test shows travels with its report (see support_compatibility)."""
+    for mark in item.iter_markers("feature"):
+        item.user_properties.append(("feature", list(mark.args)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -126,3 +138,10 @@ def iceberg_rest(s3: S3Store) -> RestCatalog:
 def schema_registry() -> str:
     """The URL of a real Confluent-compatible schema registry (compatibility BACKWARD)."""
     return server_state("schema-registry")["url"]
+
+
+@pytest.fixture(scope="session")
+def client_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Servers over a small lake, for other people's clients."""
+    with house(tmp_path_factory.mktemp("house")) as servers:
+        yield servers

