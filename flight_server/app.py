@@ -211,8 +211,7 @@ def serve_until(stop: threading.Event, config: str | None = None) -> int:
     log_to_stderr(settings.server.log_level)
     with ExitStack() as stack:
         server = build_server(settings, stack)
-        serving = threading.Thread(target=server.serve, name="k2-serve", daemon=True)
-        serving.start()
+        # It serves from here on. Flight's own serve() would only wait, and take SIGTERM for itself.
         log.info("server_ready host=%s port=%d", settings.server.host, server.port)
         say_ready(port=server.port)
         stop.wait()

@@ -334,3 +334,20 @@ def test_a_client_that_dies_in_the_middle_of_a_put_leaves_no_file(
         server.wait_until_it_rests()
         assert fetch(client, ALL, options=ALICE).num_rows == 110
         until(lambda: _descriptors(server) <= before)
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_told_to_end_finishes_what_runs(site: Site) -> None:
+    """SIGTERM: the rows that a client is reading arrive, all of them, and the end is in order."""
+    server = Server(site, "ending")
+    wish = messages.StatementQuery("select value from generate_series(1, 20000000)")
+    with server.client() as client:
+        info = client.get_flight_info(descriptor(wish), ALICE)
+        reader = client.do_get(info.endpoints[0].ticket, ALICE)
+        seen = reader.read_chunk().data.num_rows
+        server.child.process.terminate()
+        while seen < 20_000_000:
+            seen += reader.read_chunk().data.num_rows
+    assert server.child.end(60) == 0
