@@ -82,6 +82,7 @@ class Flusher:
             now.rows >= spec.flush_rows
             or now.bytes >= spec.flush_bytes
             or now.age_s >= spec.flush_age_s
+            or now.left
             or at_bound
             or last
         )

@@ -108,6 +108,8 @@ class TopicReader:
         self._ends: dict[Place, int] = {}
         self._handles: list[TopicPartition] = []
         self._failed: Message | None = None
+        # Taken from the client, in no chunk yet: a request that fails in between loses nothing.
+        self._taken: list[Rows] = []
         self._paused = False
         self._closed = False
 
@@ -194,6 +196,7 @@ class TopicReader:
         self._next = {place: positions.at(place) for place in bounds}
         self._ends = {place: high for place, (_, high) in bounds.items()}
         self._failed = None
+        self._taken = []
         self._reassign()
 
     def discover(self) -> tuple[Place, ...]:
@@ -230,12 +233,11 @@ class TopicReader:
         """
         self._raise_failure()
         first = self._call(partial(self._consumer.poll, timeout_s))
-        if first is None:
-            return self._chunk([])
-        parts = self._drain(first, max_rows)
-        if not parts:
-            self._raise_failure()
-        return self._chunk(parts)
+        if first is not None:
+            self._drain(first, max_rows)
+            if not self._taken:
+                self._raise_failure()
+        return self._chunk()
 
     def pause(self) -> None:
         """Stops fetching; :meth:`poll` gives nothing but goes on serving the client's events."""
@@ -261,20 +263,18 @@ class TopicReader:
             self._closed = True
             self._consumer.close()
 
-    def _drain(self, first: Message, max_rows: int) -> list[Rows]:
-        """What the client has queued, up to ``max_rows`` records, the first message included."""
-        parts: list[Rows] = []
+    def _drain(self, first: Message, max_rows: int) -> None:
+        """Takes what the client has queued, about ``max_rows`` records, the first one included."""
         messages, rows = [first], 0
         while messages:
             good = self._without_errors(messages)
             if good:
-                parts.append(take_apart(good, self._places))
+                self._taken.append(take_apart(good, self._places))
                 rows += len(good)
             left = min(DRAIN_ROWS, max_rows - rows)
             if left <= 0 or self._failed is not None:
                 break
             messages = self._call(partial(self._consumer.consume, left, 0))
-        return parts
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
         """The messages that are records; the first error is kept for the poll after them."""
@@ -284,13 +284,14 @@ class TopicReader:
         self._failed = self._failed or bad[0]
         return [message for message in messages if message.error() is None]
 
-    def _chunk(self, parts: list[Rows]) -> Chunk | None:
-        """The rows with what the positions moved over; None if nothing moved."""
+    def _chunk(self) -> Chunk | None:
+        """The taken rows with what the positions moved over; None if nothing moved."""
         ranges = self._moved()
-        if not ranges and not parts:
+        if not ranges and not self._taken:
             return None
-        chunk = to_chunk(in_log_order(parts), ranges, self._places)
+        chunk = to_chunk(in_log_order(self._taken), ranges, self._places)
         self._next.update({(r.topic, r.partition): r.next for r in ranges})
+        self._taken = []
         return chunk
 
     def _moved(self) -> tuple[Range, ...]:

@@ -50,11 +50,13 @@ class Unflushed:
     """What a flush would take: rows, bytes (of Arrow), seconds since the oldest was read.
 
     ``age_s`` is None where there is nothing; progress without rows has an age too (rule 3).
+    ``left`` says that a flush has taken what it may at most, and this is what it left.
     """
 
     rows: int
     bytes: int
     age_s: float | None
+    left: bool = False
 
 
 class Publication:
@@ -83,6 +85,7 @@ class Publication:
         self._oldest_s: float | None = None
         self._newer_s: float | None = None
         self._takes_all = True
+        self._left = False
         self._in_use: list[tuple[Segment, ...]] = []
         self._held = previous if same else None
         self._sequence = previous.sequence if previous is not None else 0
@@ -187,6 +190,7 @@ class Publication:
     def flushed(self) -> None:
         """What :meth:`begin_flush` gave is committed; what it left is as old as it was."""
         with self._lock:
+            self._left = not self._takes_all
             if self._takes_all:
                 self._oldest_s = self._newer_s
 
@@ -194,7 +198,7 @@ class Publication:
         """What a flush would take now."""
         with self._lock:
             age_s = None if self._oldest_s is None else time.monotonic() - self._oldest_s
-            return Unflushed(self._rows, self._bytes, age_s)
+            return Unflushed(self._rows, self._bytes, age_s, self._left)
 
     def say_paused(self, *, paused: bool, watermarks: Offsets | None = None) -> None:
         """Whether the consumer is paused; None leaves the watermarks as they are."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +111,8 @@ def build_reading(settings: Settings, stack: ExitStack) -> Reading:
     return Reading(lake, tables, engine, metrics, queries, default_options(specs))
 
 
-def build_server(settings: Settings, stack: ExitStack) -> FlightSqlServer:
-    """Listens; ``serve`` is for the caller. ``stack`` closes everything behind it.
+def build_server(settings: Settings, stack: ExitStack) -> tuple[FlightSqlServer, ...]:
+    """The listeners, which answer from here on, the main one first; ``stack`` closes everything.
 
     Raises:
         ConfigRefused: the address cannot be listened on, a TLS file cannot be read, …
@@ -130,14 +131,15 @@ def build_server(settings: Settings, stack: ExitStack) -> FlightSqlServer:
         SessionStore(sealer, SessionLimits(idle_s=server.session_life_s)),
         Facts("K2 Flight", installed("k2-flight") or "0", server.ticket_life_s),
     )
-    flight = _listen(settings, service)
-    stack.callback(flight.stop)
+    listeners = [_listen(settings, service)]
+    stack.callback(listeners[0].stop)
     if server.mtls_port is not None:
-        stack.callback(_listen_certified(settings, service).stop)
+        listeners.append(_listen_certified(settings, service))
+        stack.callback(listeners[1].stop)
     if server.metrics_port is not None:
         endpoint = MetricsEndpoint(server.host, server.metrics_port, reading.metrics.registry)
         stack.callback(endpoint.close)
-    return flight
+    return tuple(listeners)
 
 
 def _listen(settings: Settings, service: Service) -> FlightSqlServer:
@@ -210,13 +212,21 @@ def serve_until(stop: threading.Event, config: str | None = None) -> int:
     settings = load(Path(config) if config else None)
     log_to_stderr(settings.server.log_level)
     with ExitStack() as stack:
-        server = build_server(settings, stack)
-        # It serves from here on. Flight's own serve() would only wait, and take SIGTERM for itself.
-        log.info("server_ready host=%s port=%d", settings.server.host, server.port)
-        say_ready(port=server.port)
+        listeners = build_server(settings, stack)
+        # Flight's own serve() would only wait, and take SIGTERM for itself.
+        log.info("server_ready host=%s port=%d", settings.server.host, listeners[0].port)
+        say_ready(port=listeners[0].port)
         stop.wait()
-        drain = threading.Thread(target=server.shutdown, name="k2-drain", daemon=True)
-        drain.start()
-        drain.join(settings.server.drain_s)
-        log.info("server_ends drained=%s", not drain.is_alive())
+        log.info("server_ends drained=%s", _drained(listeners, settings.server.drain_s))
     return ExitCode.OK
+
+
+def _drained(listeners: Sequence[FlightSqlServer], within_s: float) -> bool:
+    """Takes no new call on any listener; whether what runs on all of them ended in time."""
+    limit = time.monotonic() + within_s
+    drains = [threading.Thread(target=each.shutdown, daemon=True) for each in listeners]
+    for drain in drains:
+        drain.start()
+    for drain in drains:
+        drain.join(max(0.0, limit - time.monotonic()))
+    return not any(drain.is_alive() for drain in drains)

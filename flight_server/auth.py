@@ -14,7 +14,7 @@ import argon2
 from flight_server.layers import ConfigRefused
 from flight_server.protocol.backend import Principal
 from flight_server.protocol.credentials import BearerToken, Credentials, UserPassword
-from flight_server.protocol.errors import Unauthenticated
+from flight_server.protocol.errors import Overloaded, Unauthenticated
 
 #: What every hash starts with, whatever its parameters; no other password does.
 _HASH = "$argon2"
@@ -23,6 +23,8 @@ _HASHER = argon2.PasswordHasher()
 #: Hashes that are computed at a time: each takes 64 MiB and a core for 50 ms, and callers whom
 #: nobody knows can ask for them.
 _AT_A_TIME = 2
+#: Longest wait for one's turn at the hashes, in seconds: waiting logins hold threads.
+_TURN_S = 5.0
 
 
 def hash_password(password: str) -> str:
@@ -37,14 +39,14 @@ def read_users(path: Path) -> dict[str, str]:
         ConfigRefused: it cannot be read, or a line is none such; never shows what stands there.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigRefused(f"server.users_file: {path} cannot be read") from error
     users: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.strip().startswith("#"):
             continue
-        name, _, hashed = line.strip().partition(":")
+        name, hashed = (part.strip() for part in (line.partition(":")[0], line.partition(":")[2]))
         if not name or name in users or not hashed.startswith(_HASH):
             raise ConfigRefused(
                 f"server.users_file: line {number} is no name:hash of a new user: k2 hash makes one"
@@ -92,6 +94,7 @@ class StaticUsers:
 
         Raises:
             Unauthenticated: none, or wrong ones; does not say which half was wrong.
+            Overloaded: too many passwords are being checked against hashes.
         """
         match credentials:
             case UserPassword(user, password):
@@ -115,8 +118,12 @@ class StaticUsers:
             known = self._right.get(user, b"")
         if hmac.compare_digest(digest, known):
             return True
-        with self._turns:
+        if not self._turns.acquire(timeout=_TURN_S):
+            raise Overloaded("too many logins at once: try again")
+        try:
             right = _verify(self._hashes.get(user, self._dummy), password) and user in self._hashes
+        finally:
+            self._turns.release()
         if right:
             with self._lock:
                 self._right[user] = digest
@@ -132,9 +139,10 @@ def _verify(hashed: str, password: str) -> bool:
 
 def _require_hash(name: str, text: str) -> None:
     try:
-        argon2.extract_parameters(text)
-        _verify(text, "")
-    except argon2.exceptions.InvalidHashError as error:
+        _HASHER.verify(text, "")
+    except argon2.exceptions.VerifyMismatchError:
+        return
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as error:
         raise ConfigRefused(
             f"server.users: the hash of {name!r} is none: make it with k2 hash"
         ) from error

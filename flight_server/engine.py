@@ -175,7 +175,9 @@ class Engine:
         """
         limit = Deadline.after(self._limits.statement_timeout_s)
         deadline = deadline.earlier(limit).earlier(Deadline.after(plan.options.timeout_s))
-        work = Work(self._limits, deadline, self._watchdog, self._admission)
+        work = Work(
+            *(self._limits, deadline, self._watchdog, self._admission), is_share=share is not None
+        )
         try:
             batches = self._batches(plan, work, share)
             return ResultStream(plan.schema, batches, work)

@@ -23,24 +23,37 @@ T = TypeVar("T")
 class Work:
     """What one execution holds: waits for its slot when made, gives it back when closed.
 
+    One share of a divided statement holds a slot only while the engine works for it: a client may
+    open all shares and read one after the other, and would wait for itself for ever.
+
     Raises:
         Overloaded, DeadlineExceeded: there was no slot in time.
     """
 
     def __init__(
-        self, limits: Limits, deadline: Deadline, watchdog: Watchdog, admission: Admission
+        self,
+        limits: Limits,
+        deadline: Deadline,
+        watchdog: Watchdog,
+        admission: Admission,
+        *,
+        is_share: bool = False,
     ) -> None:
         self.limits = limits
         self.deadline = deadline
         self.reports: Mapping[Reference, Report] = MappingProxyType({})
         self._calls = Interruptible()
         self._watchdog = watchdog
-        self._slot = admission.enter(deadline)
+        self._admission = admission
+        self._slot = None if is_share else admission.enter(deadline)
         watchdog.watch(self._calls, deadline.at_s, Deadline.error)
 
     def run(self, call: Callable[[], T]) -> T:
         """``call()``, ended by the deadline or by :meth:`cancel`."""
-        return self._calls.run(call)
+        if self._slot is not None:
+            return self._calls.run(call)
+        with self._admission.enter(self.deadline):
+            return self._calls.run(call)
 
     def cancel(self) -> None:
         """Ends the statement from any thread; idempotent."""
@@ -49,7 +62,8 @@ class Work:
     def close(self) -> None:
         """Gives the slot back; idempotent."""
         self._watchdog.forget(self._calls)
-        self._slot.release()
+        if self._slot is not None:
+            self._slot.release()
 
 
 class ResultStream:

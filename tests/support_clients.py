@@ -136,7 +136,7 @@ def house(folder: Path) -> Iterator[House]:
             config = folder / "k2.toml"
             properties = "".join(f'{k} = "{v}"\n' for k, v in sqlite_properties(folder).items())
             config.write_text(f"[catalog]\n{properties}[server]\nport = 0\n{more}")
-            return build_server(load(config, {}), stack)
+            return build_server(load(config, {}), stack)[0]
 
         yield House(serve(""), serve(auth), serve(tls + auth), authority)
 

@@ -11,7 +11,7 @@ import pytest
 from catalog.errors import LogGap
 from catalog.heads import Head
 from catalog.offsets import Marker, Offsets, TopicIdentity
-from catalog.publication import Origin, Publication
+from catalog.publication import Origin, Publication, Unflushed
 from catalog.records import Range, Segment
 from catalog.schemas import metadata_schema
 from catalog.segments import LiveWriter
@@ -182,12 +182,12 @@ def test_a_flush_takes_the_oldest_rows_and_leaves_the_rest_due(tmp_path: Path) -
     table.publication.move_head(head(5, 2))
     table.publication.flushed()
     left = table.publication.unflushed()
-    assert (left.rows, left.age_s is not None) == (7, True)
+    assert (left.rows, left.age_s is not None, left.left) == (7, True, True)
     tail = table.publication.begin_flush(7, 2**40)
     assert (tail.segments, tail.high) == ((second, third), at(12))
     table.publication.move_head(head(12, 3))
     table.publication.flushed()
-    assert table.publication.unflushed().age_s is None
+    assert table.publication.unflushed() == Unflushed(0, 0, None)
 
 
 @pytest.mark.parametrize(

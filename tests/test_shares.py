@@ -161,6 +161,17 @@ def test_a_flush_between_two_shares_changes_nothing(site: Site, sql: str) -> Non
     assert got == whole
 
 
+def test_shares_hold_a_slot_only_while_the_engine_works(tmp_path: Path) -> None:
+    """A client may open all of them and read one after the other: it must not wait for itself."""
+    with closing(fill(tmp_path)) as site:
+        site.engine.admission._free = 1
+        whole = plan(site, "select * from ticks", 4)
+        streams = [site.engine.stream(whole, share=each) for each in site.engine.divide(whole)]
+        assert len(streams) == 4
+        assert sum(stream.read_all().num_rows for stream in streams) > 0
+        assert site.engine.admission._free == 1
+
+
 def test_any_cuts_cover_every_row_once() -> None:
     """The estimates may be as wrong as they like: only the balance suffers."""
     chance = random.Random(7)

@@ -46,6 +46,9 @@ from flight_server.protocol.running import Running
 MAX_PARAMETER_BYTES = 1024 * 1024
 #: number of parameters, length of the query
 _HANDLE = struct.Struct(">HI")
+#: All tickets of one answer together, in bytes: some clients refuse messages over 4 MiB. A
+#: statement whose shares take more gets one ticket for the whole.
+_MAX_TICKETS_BYTES = 2 * 1024 * 1024
 #: fingerprint of the promised schema, number of the compression
 _TICKET = struct.Struct(">IB")
 #: Their places are the numbers.
@@ -172,9 +175,10 @@ def _info(service: Service, planned: Planned, call: Call) -> Info:
     compression = _COMPRESSIONS.index(planned.compression)
     head = _TICKET.pack(_fingerprint(planned.schema), compression)
     name, life_s = call.principal.name, service.facts.ticket_life_s
+    fits = sum(map(len, planned.shares)) <= _MAX_TICKETS_BYTES
     tickets = (
         service.sealer.seal(Purpose.TICKET, name, head + payload, life_s)
-        for payload in planned.shares or (planned.payload,)
+        for payload in (planned.shares if planned.shares and fits else (planned.payload,))
     )
     encoded = (codec.encode_command(messages.TicketStatementQuery(each)) for each in tickets)
     return Info(describe(planned.schema), tuple(encoded), time.time() + life_s)
