@@ -60,7 +60,9 @@ class Server(Section):
         "users and tokens everybody is `anonymous`",
     )
     users_file: Path | None = Field(
-        None, description="file with a line `name:hash` per user, hashes from `k2 hash`"
+        None,
+        description="file with a line `name:hash` per user, hashes from `k2 hash`; where it is set "
+        "nobody is let in without credentials, even if it is empty",
     )
     tokens: dict[str, SecretStr] = Field(
         default_factory=dict, description="user names and their bearer tokens"
