@@ -158,6 +158,32 @@ def test_nothing_is_lost_or_doubled_around_pauses(mock_broker: Broker) -> None:
     assert_contiguous(chunks, Offsets())
 
 
+def test_rows_that_were_taken_when_a_request_failed_come_with_the_next_poll(
+    mock_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 1: the client's position is past them, so dropping them would be a loss unseen."""
+    producer = mock_broker.producer()
+    for number in range(10):
+        producer.produce("t", b"%d" % number, partition=0)
+    producer.flush(WAIT_S)
+    with reader(mock_broker, "t") as source:
+        source.assign(Offsets())
+        asked = source._moved
+
+        def fail_once() -> object:
+            if source._taken:
+                monkeypatch.setattr(source, "_moved", asked)
+                raise BrokerUnavailable("no answer")
+            return asked()
+
+        monkeypatch.setattr(source, "_moved", fail_once)
+        with pytest.raises(BrokerUnavailable):
+            poll_until(source, lambda seen: count(seen) > 0)
+        chunks = poll_until(source, lambda seen: count(seen) >= 10)
+    assert [value for _, _, _, value in rows_of(chunks)] == [b"%d" % n for n in range(10)]
+    assert assert_contiguous(chunks, Offsets()).same_as(Offsets({("t", 0): 10}))
+
+
 def test_an_unreachable_broker_is_named_within_ten_seconds() -> None:
     """The message says where and what to do, and holds no secret."""
     properties = {"bootstrap.servers": "127.0.0.1:9", "sasl.password": "hidden"}
