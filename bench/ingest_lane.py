@@ -24,7 +24,7 @@ def lane(stage: Stage) -> list[Figure]:
     """Ingest rate against the bare loop and against fastavro with from_pylist."""
     rows = stage.scaled(ROWS)
     layout = stage.site("ingest", flush_rows=rows // 4)
-    set_keys(layout, flush_age_s=5)
+    set_keys(layout, flush_age_s=1)
     say(f"ingest: writing {rows:,} trades")
     fill(stage.broker, layout.topic, rows)
     bare = max(bare_loop(stage, layout.topic, rows) for _ in range(2))
