@@ -329,6 +329,30 @@ def test_files_are_compressed_paged_and_grouped_for_pruning(lake: Lake) -> None:
     assert ids == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
+def test_few_texts_are_shared_and_many_are_not(lake: Lake) -> None:
+    """A file has a dictionary of what its flush holds, if that is little, and plain types."""
+    schema = pa.schema([pa.field("few", pa.string()), pa.field("many", pa.string())])
+    spec = TableSpec(NAME, (TOPIC,), sort=("few",))
+    lake.ensure_table(spec, schema)
+    count = 30_000
+    texts = {
+        "few": [("a", None, "b")[n % 3] for n in range(count)],
+        "many": [str(n) for n in range(count)],
+    }
+    head = append(lake, spec, pa.table(texts, schema))
+    file = entries(lake, spec, head).to_pylist()[0]
+    assert (file["lower"]["few"], file["upper"]["few"]) == ("a", "b")
+    assert file["null_count"]["few"] == count // 3
+    path = local_path(file["path"])
+    written = pq.ParquetFile(path)
+    assert [field.type for field in written.schema_arrow] == [pa.string()] * 2
+    dictionaries = [written.metadata.row_group(0).column(n).has_dictionary_page for n in range(2)]
+    assert dictionaries == [True, False]
+    rows = written.read()
+    assert rows["few"].to_pylist() == [None] * 10_000 + ["a"] * 10_000 + ["b"] * 10_000
+    assert sorted(rows["many"].to_pylist()) == sorted(texts["many"])
+
+
 def test_the_tables_codec_is_used(lake: Lake) -> None:
     codec = {"write.parquet.compression-codec": "gzip", "write.parquet.compression-level": "2"}
     lake.ensure_table(replace(SPEC, properties=codec), SCHEMA)
