@@ -37,7 +37,7 @@ def main() -> int:
             broker = Broker(stack.state("kafka", jvm="-Xmx1g -XX:+UseG1GC")["bootstrap"])
             broker.wait_until_answers()
             for name in flags.lanes or LANES:
-                found = LANES[name](Stage(broker, folder, flags.quick))
+                found = LANES[name](Stage(broker, folder, flags.quick, stack))
                 show(found)
                 figures += found
     finally:

@@ -15,6 +15,8 @@ from bench.stage import Stage, fill, resident_bytes, running, say, set_keys, wai
 
 LIVE_ROWS = 1_000_000
 SECONDS = 300
+#: A flush every four seconds, and a growing number of small files.
+FLUSH_ROWS = 200_000
 _SQL = "select symbol, count(*), sum(cast(price as double)) from market_data.trades group by symbol"
 #: How much a process may grow between the first and the last third of the run.
 FLAT = 1.1
@@ -22,7 +24,12 @@ FLAT = 1.1
 
 def lane(stage: Stage) -> list[Figure]:
     """Live bytes beside Arrow bytes; resident memory over five minutes of load."""
-    return [*_live_bytes(stage), *_flat(stage)]
+    near, far = stage.site("flat", FLUSH_ROWS), stage.s3_site("flat-s3", FLUSH_ROWS)
+    return [
+        *_live_bytes(stage),
+        *_flat(stage, far, "lake in S3"),
+        *_flat(stage, near, "lake in local files"),
+    ]
 
 
 def _live_bytes(stage: Stage) -> list[Figure]:
@@ -41,12 +48,11 @@ def _live_bytes(stage: Stage) -> list[Figure]:
     return [at_most(Figure("live folder", held, "bytes", "the rows' Arrow bytes", arrow), 1.3)]
 
 
-def _flat(stage: Stage) -> list[Figure]:
-    layout = stage.site("flat", flush_rows=200_000)
+def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
     seconds = SECONDS // 10 if stage.quick else SECONDS
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
-    say(f"memory: {seconds} s of load")
+    say(f"memory: {seconds} s of load, {where}")
     with running(layout, "serve") as supervisor, connected(layout) as connection:
         wait_for(layout)
         feed = spawn.Process(
@@ -54,7 +60,7 @@ def _flat(stage: Stage) -> list[Figure]:
         )
         feed.start()
         try:
-            samples = _watch(layout, supervisor, connection, seconds)
+            samples = _watch(supervisor, connection, seconds)
         finally:
             stop.set()
             feed.join(30)
@@ -62,15 +68,13 @@ def _flat(stage: Stage) -> list[Figure]:
     for role, sizes in samples.items():
         third = len(sizes) // 3
         before, after = max(sizes[:third]), max(sizes[-third:])
-        figure = Figure(f"{role}: resident, last third ÷ first third", after / before, "×")
-        figures.append(below(figure, FLAT))
-        figures.append(Figure(f"{role}: resident at most", max(sizes), "bytes"))
+        name = f"{role}, {where}: resident"
+        figures.append(below(Figure(f"{name}, last third ÷ first", after / before, "×"), FLAT))
+        figures.append(Figure(f"{name} at most", max(sizes), "bytes"))
     return figures
 
 
-def _watch(
-    _layout: Layout, supervisor: Process, connection: object, seconds: float
-) -> dict[str, list[int]]:
+def _watch(supervisor: Process, connection: object, seconds: float) -> dict[str, list[int]]:
     samples: dict[str, list[int]] = {"server": [], "ingest": []}
     warm = time.perf_counter() + seconds / 10
     limit = time.perf_counter() + seconds

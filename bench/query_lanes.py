@@ -24,6 +24,7 @@ from bench.stage import (
     running,
     say,
     set_keys,
+    settle,
     wait_for,
 )
 from flight_server.protocol.codec import encode_command
@@ -31,6 +32,8 @@ from flight_server.protocol.messages import StatementQuery
 
 HISTORY_ROWS = 5_000_000
 LIVE_ROWS = 1_000_000
+#: Rows of the live table when it is fetched whole.
+FETCHED_ROWS = 5_000_000
 #: In double: decimal sums of price × quantity overflow near 1.7 × 10^10.
 VWAP = (
     "select symbol, sum(cast(price as double) * cast(quantity as double))"
@@ -49,6 +52,7 @@ def lanes(stage: Stage) -> list[Figure]:
         wait_for(layout, visible=stage.scaled(HISTORY_ROWS + LIVE_ROWS))
         figures = _vwap(stage, connection)
         figures += _select_one(layout)
+        _more_live(stage, layout)
         figures += _fetch(layout, connection)
     return figures
 
@@ -65,6 +69,13 @@ def _load(stage: Stage, layout: Layout) -> None:
     layout.config.write_text(layout.config.read_text() + 'flush_bytes = "1TiB"\n')
     say(f"queries: {live:,} live rows")
     fill(stage.broker, layout.topic, live, seed=3)
+
+
+def _more_live(stage: Stage, layout: Layout) -> None:
+    say("queries: more live rows")
+    fill(stage.broker, layout.topic, stage.scaled(FETCHED_ROWS - LIVE_ROWS), seed=4)
+    wait_for(layout, visible=stage.scaled(HISTORY_ROWS + FETCHED_ROWS))
+    settle(layout)
 
 
 def _vwap(stage: Stage, connection: flightsql.Connection) -> list[Figure]:

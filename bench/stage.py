@@ -15,6 +15,7 @@ from chaos.site import Layout, Process, lay_out
 from confluent_kafka import Producer
 from support_kafka import Broker
 from support_site import logs
+from support_stack import S3_KEY, S3_SECRET, Stack
 
 from catalog.manifest import Manifest
 from catalog.segments import LiveReader
@@ -36,11 +37,13 @@ class Stage:
         broker: the real one.
         folder: each site gets a sub-folder.
         quick: everything ten times smaller.
+        stack: starts further servers.
     """
 
     broker: Broker
     folder: Path
     quick: bool
+    stack: Stack
 
     def scaled(self, rows: int) -> int:
         """``rows``, or a tenth in a quick run."""
@@ -50,6 +53,26 @@ class Stage:
         """A new topic, table and configuration."""
         topic = self.broker.create_topic(PARTITIONS)
         return lay_out(self.folder / name, self.broker.bootstrap, topic, flush_rows)
+
+    def s3_site(self, name: str, flush_rows: int) -> Layout:
+        """The same with its lake in an S3 store."""
+        layout = self.site(name, flush_rows)
+        state = self.stack.state("s3")
+        (Path(state["folder"]) / name).mkdir()
+        properties = {
+            "warehouse": f"s3://{name}/lake",
+            "s3.endpoint": state["endpoint"],
+            "s3.access-key-id": S3_KEY,
+            "s3.secret-access-key": S3_SECRET,
+            "s3.region": "us-east-1",
+            "s3.path-style-access": "true",
+        }
+        text = layout.config.read_text()
+        local = f'warehouse = "file://{layout.folder / "lake"}"'
+        assert local in text
+        far = "\n".join(f'"{key}" = "{value}"' for key, value in properties.items())
+        layout.config.write_text(text.replace(local, far))
+        return layout
 
 
 def fill(broker: Broker, topic: str, rows: int, seed: int = 1) -> float:
@@ -117,6 +140,14 @@ def wait_for(layout: Layout, *, visible: int = 0, committed: int = 0) -> float:
                 return time.perf_counter()
         time.sleep(0.005)
     raise TimeoutError(f"{layout.topic} was not ingested in time: {logs(layout)}")
+
+
+def settle(layout: Layout) -> None:
+    """Waits until nothing is published for two seconds: merges are over."""
+    before = None
+    while (now := manifest(layout)) != before:
+        before = now
+        time.sleep(2)
 
 
 def resident_bytes(pid: int) -> int:

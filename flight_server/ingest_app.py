@@ -7,8 +7,6 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-import pyarrow as pa
-
 from catalog.ingest import Sources, run_ingest
 from catalog.kafka import TopicReader
 from catalog.registry import open_registry
@@ -67,9 +65,6 @@ def ingest_until(stop: threading.Event, config: str | None = None) -> int:
         ConfigRefused, CatalogError: the start has failed.
     """
     check_versions()
-    # Flushes and decoding go through large buffers: pyarrow's own pool gives them back to the
-    # system each time (14 % of the ingest's CPU went into pages that the kernel had cleared).
-    pa.set_memory_pool(pa.system_memory_pool())
     settings = load(Path(config) if config else None)
     log_to_stderr(settings.server.log_level)
     specs = settings.table_specs()
