@@ -24,7 +24,6 @@ from catalog.spec import TableSpec
 from catalog.tables import Tables
 from flight_server.auth import StaticUsers, read_users
 from flight_server.backend import EngineBackend
-from flight_server.backend import Settings as BackendSettings
 from flight_server.config import Settings, load
 from flight_server.engine import Engine, Options
 from flight_server.exits import ExitCode
@@ -34,6 +33,7 @@ from flight_server.lifeline import die_first, say_ready
 from flight_server.limits import Limits
 from flight_server.logs import log_to_stderr
 from flight_server.metrics import Metrics, MetricsEndpoint, QueryLog
+from flight_server.options import Settings as BackendSettings
 from flight_server.protocol import Facts, FlightSqlServer, Sealer, Service, Tls
 from flight_server.sessions import SessionLimits, SessionStore
 from flight_server.spill import spill_folder

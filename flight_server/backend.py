@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Protocol
-from zoneinfo import available_timezones
 
 import pyarrow as pa
 
@@ -20,40 +18,27 @@ from catalog.spec import TableName
 from flight_server import protocol
 from flight_server.engine import Engine, Listed
 from flight_server.metrics import Query, QueryLog
-from flight_server.payloads import payload_of, read_payload
+from flight_server.options import Settings, check_option, engine_options, options_in_force
+from flight_server.payloads import (
+    payload_of,
+    read_payload,
+    read_session_payload,
+    session_payload,
+)
 from flight_server.plans import Options, Plan, Statement
-from flight_server.protocol import Call, Planned, Prepared, TableEntry
-from flight_server.protocol.backend import COMPRESSIONS, SqlInfoValue
-from flight_server.protocol.errors import FlightSqlError, InvalidArgument, NotFound, cut
+from flight_server.protocol import Batches, Call, Permission, Planned, Prepared, TableEntry
+from flight_server.protocol.backend import SqlInfoValue
+from flight_server.protocol.errors import FlightSqlError
 from flight_server.protocol.messages import OptionValue
+from flight_server.session_sql import NO_COLUMNS, SessionSql
 from flight_server.sessions import Session
+from flight_server.sqlsession import is_session_statement, read_session
 from flight_server.wire_errors import to_wire_error, wire_errors
 
 #: SQL types of tables, as Power BI and Grafana ask for them.
 _TABLE_TYPES = ("BASE TABLE", "VIEW")
 _INFORMATION_SCHEMA = "information_schema"
 _SYSTEM = "system"
-#: More streams than this from one client gain nothing: each of them takes a slot.
-MAX_ENDPOINTS = 64
-_NO_COMPRESSION = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the backend needs to know.
-
-    Attributes:
-        catalog: the one catalog's name in SQL.
-        options: what a session starts with.
-        statement_timeout_s: the server's own limit, told in GetSqlInfo.
-        session_wait_s: how long a statement waits for a table to get as far as its session has
-            seen (rule 20), before it answers NotReady.
-    """
-
-    catalog: str = "lake"
-    options: Options = Options()  # noqa: RUF009 - frozen
-    statement_timeout_s: float = 300.0
-    session_wait_s: float = 5.0
 
 
 class EngineBackend:
@@ -63,11 +48,15 @@ class EngineBackend:
         self._engine = engine
         self._log = log
         self._settings = settings or Settings()
+        self._session_sql = SessionSql(self._settings, self._schema_names)
 
     def plan(self, statement: protocol.Statement, call: Call) -> Planned:
         """Pin and plan; failures are in the query log, successes once they are opened."""
         mine = Statement(statement.query, statement.parameters)
         with _logged_failure(self._log, call, mine.sql), wire_errors():
+            if (about_session := read_session(mine.sql)) is not None:
+                schema = self._session_sql.plan(about_session)
+                return Planned(schema, session_payload(mine.sql))
             plan = self._plan(mine, call)
             shares = self._engine.divide(plan)
         _saw(call, plan)
@@ -82,11 +71,17 @@ class EngineBackend:
     def prepare(self, query: str, call: Call) -> Prepared:
         """Plan with the parameters unbound."""
         with _logged_failure(self._log, call, query), wire_errors():
+            if (about_session := read_session(query)) is not None:
+                schema = self._session_sql.plan(about_session)
+                return Prepared(schema, is_update=schema == NO_COLUMNS)
             plan = self._plan(Statement(query), call)
         return Prepared(plan.schema, plan.parameter_schema)
 
     def open(self, payload: bytes, call: Call) -> protocol.Rows:
         """Plan over the very pins of the payload, and start (rule 17)."""
+        if (sql := read_session_payload(payload)) is not None:
+            table = self._run_session_sql(sql, call)
+            return Batches(table.schema, iter(table.to_batches()))
         with wire_errors():
             told = read_payload(payload)
         query = self._log.begin(call.principal.name, told.statement.sql)
@@ -101,6 +96,19 @@ class EngineBackend:
         _saw(call, plan)
         return _LoggedRows(stream, query)
 
+    def update(self, statement: protocol.Statement, call: Call) -> int | None:
+        """SET, USE and RESET; nothing else is an update here."""
+        with _logged_failure(self._log, call, statement.query), wire_errors():
+            about_session = read_session(statement.query)
+            if about_session is None or self._session_sql.plan(about_session) != NO_COLUMNS:
+                return None
+        self._run_session_sql(statement.query, call)
+        return 0
+
+    def permission(self, query: str) -> Permission | None:
+        """That of the actions which do the same."""
+        return Permission.SESSION if is_session_statement(query) else None
+
     def catalogs(self, call: Call) -> Iterable[str]:
         """The one catalog."""
         del call
@@ -110,8 +118,7 @@ class EngineBackend:
         """The namespaces that hold tables, and the server's own two."""
         del call
         with wire_errors():
-            names = {listed.schema for listed in self._engine.list_tables()}
-        return [(self._settings.catalog, n) for n in {*names, _SYSTEM, _INFORMATION_SCHEMA}]
+            return [(self._settings.catalog, name) for name in self._schema_names()]
 
     def tables(self, call: Call) -> Iterable[TableEntry]:
         """Every table; a hybrid one that was never published has no columns yet."""
@@ -139,27 +146,26 @@ class EngineBackend:
             NotFound: no such option.
             InvalidArgument: not a value for it.
         """
-        check = _OPTIONS.get(name)
-        if check is None:
-            raise NotFound(f"there is no session option {cut(name, 200)!r}")
-        return None if value is None else check(self._settings, value)
+        return check_option(self._settings, name, value)
 
     def options(self, call: Call) -> Mapping[str, OptionValue]:
         """The options in force."""
-        options = self._options(call)
-        timeout_s = options.timeout_s or self._settings.statement_timeout_s
-        return {
-            "catalog": self._settings.catalog,
-            "schema": options.schema,
-            "time_zone": options.time_zone,
-            "statement_timeout": timeout_s,
-            "endpoints": options.endpoints,
-            "compression": call.session.options.get("compression", _NO_COMPRESSION),
-        }
+        return options_in_force(self._settings, call.session)
+
+    def _schema_names(self) -> set[str]:
+        names = {listed.schema for listed in self._engine.list_tables()}
+        return {*names, _SYSTEM, _INFORMATION_SCHEMA}
+
+    def _run_session_sql(self, sql: str, call: Call) -> pa.Table:
+        """What the statement shows; logged as any other."""
+        with self._log.begin(call.principal.name, sql), wire_errors():
+            statement = read_session(sql)
+            assert statement is not None  # noqa: S101 - it was planned as one
+            return self._session_sql.run(statement, call.session)
 
     def _plan(self, statement: Statement, call: Call) -> Plan:
         """Planned at or after everything that the session has seen (rule 20)."""
-        options = self._options(call)
+        options = engine_options(self._settings, call.session)
         seen = call.session.seen() if isinstance(call.session, Session) else {}
         try:
             return self._engine.plan(
@@ -188,14 +194,6 @@ class EngineBackend:
                     f"{pin.name}: this server is behind what the session has seen: try again"
                 )
         return plan
-
-    def _options(self, call: Call) -> Options:
-        found = call.session.options
-        changes: dict[str, object] = {}
-        for option, attribute in _ATTRIBUTES.items():
-            if option in found:
-                changes[attribute] = found[option]
-        return replace(self._settings.options, **changes)  # type: ignore[arg-type]  # check_option saw to the types
 
 
 class _Stream(Protocol):
@@ -280,69 +278,3 @@ def _columns(listed: Listed) -> Callable[[], pa.Schema]:
                 return pa.schema([])
 
     return columns
-
-
-def _catalog(settings: Settings, value: OptionValue) -> OptionValue:
-    if value != settings.catalog:
-        raise InvalidArgument(f"the only catalog is {settings.catalog!r}")
-    return value
-
-
-def _schema(_settings: Settings, value: OptionValue) -> OptionValue:
-    if not isinstance(value, str) or not value:
-        raise InvalidArgument("schema is the name of a namespace")
-    return value
-
-
-def _time_zone(_settings: Settings, value: OptionValue) -> OptionValue:
-    if not isinstance(value, str) or (value != "UTC" and value not in available_timezones()):
-        raise InvalidArgument("time_zone is a name such as UTC or Europe/Berlin")
-    return value
-
-
-def _timeout(settings: Settings, value: OptionValue) -> OptionValue:
-    """Seconds, as a number or its text."""
-    try:
-        seconds = float(value)  # type: ignore[arg-type]  # a list is refused below
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if isinstance(value, bool) or not 0 < seconds <= settings.statement_timeout_s:
-        raise InvalidArgument(
-            f"statement_timeout is a number of seconds up to {settings.statement_timeout_s:g}"
-        )
-    return seconds
-
-
-def _endpoints(_settings: Settings, value: OptionValue) -> OptionValue:
-    """A whole number, or its text."""
-    try:
-        count = int(value)  # type: ignore[arg-type]  # a list is refused below
-    except (TypeError, ValueError, OverflowError):
-        count = 0
-    if isinstance(value, (bool, float)) or not 1 <= count <= MAX_ENDPOINTS:
-        raise InvalidArgument(f"endpoints is a whole number from 1 to {MAX_ENDPOINTS}")
-    return count
-
-
-def _compression(_settings: Settings, value: OptionValue) -> OptionValue:
-    if value not in COMPRESSIONS and value != _NO_COMPRESSION:
-        known = ", ".join((*COMPRESSIONS, _NO_COMPRESSION))
-        raise InvalidArgument(f"compression is one of {known}")
-    return None if value == _NO_COMPRESSION else value
-
-
-_OPTIONS: Mapping[str, Callable[[Settings, OptionValue], OptionValue]] = {
-    "catalog": _catalog,
-    "schema": _schema,
-    "time_zone": _time_zone,
-    "statement_timeout": _timeout,
-    "endpoints": _endpoints,
-    "compression": _compression,
-}
-#: Session option → attribute of the engine's Options.
-_ATTRIBUTES = {
-    "schema": "schema",
-    "time_zone": "time_zone",
-    "statement_timeout": "timeout_s",
-    "endpoints": "endpoints",
-}

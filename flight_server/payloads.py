@@ -65,6 +65,18 @@ def read_payload(payload: bytes) -> Payload:
     return Payload(Statement(sql, parameters), options, found, share)
 
 
+def session_payload(sql: str) -> bytes:
+    """A ticket about the session: no JSON part, and the statement as text."""
+    return _HEAD.pack(0) + sql.encode()
+
+
+def read_session_payload(payload: bytes) -> str | None:
+    """The statement of :func:`session_payload`; None: the payload is another one."""
+    if len(payload) <= _HEAD.size or any(payload[: _HEAD.size]):
+        return None
+    return payload[_HEAD.size :].decode()
+
+
 def _to_ipc(parameters: pa.RecordBatch | None) -> bytes:
     if parameters is None:
         return b""

@@ -33,10 +33,14 @@ class Session:
     """One session. Any thread; one lock.
 
     Invariant: positions seen never go back while a table keeps its uuid.
+
+    Attributes:
+        returned: its cookie has come back at least once: the client keeps cookies.
     """
 
     def __init__(self, session_id: bytes, keep: Callable[[Session], None]) -> None:
         self.id = session_id
+        self.returned = False
         self._keep = keep
         self._lock = threading.Lock()
         self._options: dict[str, OptionValue] = {}
@@ -131,6 +135,7 @@ class SessionStore:
         with self._lock:
             kept = self._kept.get(session_id)
         if kept is not None:
+            kept.session.returned = True
             self._keep(kept.session)
             return kept.session
         if self._lost.remove(session_id):
@@ -138,6 +143,7 @@ class SessionStore:
                 "the session has expired and its options are gone: set them again, or connect again"
             )
         session = Session(session_id, self._keep)
+        session.returned = True
         self._keep(session)
         return session
 

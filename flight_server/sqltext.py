@@ -16,7 +16,7 @@ from flight_server.protocol.errors import InvalidArgument, ResourceExhausted, Un
 from flight_server.sqllex import Token, lex, syntax_refused
 from flight_server.sqlrules import check_growth, expanded_tokens, refuse_ignored_clauses
 
-__all__ = ["Bounds", "Kind", "SqlText", "kind_of", "read"]
+__all__ = ["Bounds", "Kind", "SqlText", "kind_of", "read", "single"]
 
 Kind = Literal["query", "explain", "write", "control"]
 
@@ -177,7 +177,7 @@ def read(sql: str, bounds: Bounds) -> SqlText:
             f"the statement has {size} bytes, the limit is {bounds.max_bytes}: "
             "bind long lists as parameters, or raise limits.max_sql_bytes"
         )
-    tokens = _single(lex(sql))
+    tokens = single(lex(sql))
     _bound(tokens, bounds)
     kind = kind_of(tokens)
     _refuse_writes(kind, tokens)
@@ -202,8 +202,12 @@ def kind_of(tokens: Sequence[Token]) -> Kind:
     return "explain" if explained else "query"
 
 
-def _single(tokens: list[Token]) -> list[Token]:
-    """The one statement, without semicolons around it."""
+def single(tokens: list[Token]) -> list[Token]:
+    """The one statement, without semicolons around it.
+
+    Raises:
+        InvalidArgument: there is none, or more than one.
+    """
     while tokens and tokens[-1].text == ";":
         tokens.pop()
     first = next((i for i, token in enumerate(tokens) if token.text != ";"), len(tokens))
@@ -254,6 +258,11 @@ def _refuse_writes(kind: Kind, tokens: Sequence[Token]) -> None:
         raise Unimplemented(
             f"{first} statements are not offered: this server reads; tables are written by "
             "the topics that feed them and by the Iceberg catalog's other clients"
+        )
+    if kind == "control" and first in {"SET", "RESET", "USE"}:
+        raise Unimplemented(
+            f"{first} statements are not offered here: they are about a session, and a server "
+            "keeps those; write names in full, and times with their zone"
         )
     if kind == "control":
         raise Unimplemented(

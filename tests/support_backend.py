@@ -18,10 +18,11 @@ from catalog.records import Range, Segment
 from catalog.segments import LiveReader, LiveWriter
 from catalog.spec import TableName, TableSpec
 from catalog.tables import Tables
-from flight_server.backend import EngineBackend, Settings
+from flight_server.backend import EngineBackend
 from flight_server.engine import Engine
 from flight_server.limits import Limits
 from flight_server.metrics import QueryLog
+from flight_server.options import Settings
 from flight_server.plans import Options
 from flight_server.protocol import Sealer, Service
 from flight_server.sessions import SessionStore

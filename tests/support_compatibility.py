@@ -86,8 +86,8 @@ LIMITS: Mapping[Cell, str] = {
         "`getObject` of a timestamp with a zone is not implemented in the driver: `getTimestamp`"
     ),
     ("JDBC", "session options"): (
-        "the catalog alone, as `catalog=` in the URL; `close()` of driver 18.3.0 then ends the "
-        "session twice, and throws"
+        "by `SET` and `USE`, and `catalog=` in the URL; with the latter, `close()` of driver "
+        "18.3.0 ends the session twice, and throws"
     ),
     ("JDBC", "partitions"): "not offered: the driver fetches all endpoints itself",
 }

@@ -16,7 +16,8 @@ from support_lake import STARTS, log_rows
 import catalog.errors
 from catalog.errors import CatalogError
 from catalog.offsets import Offsets
-from flight_server.backend import EngineBackend, Settings
+from flight_server.backend import EngineBackend
+from flight_server.options import Settings
 from flight_server.payloads import Payload, payload_of, read_payload
 from flight_server.plans import Options
 from flight_server.plans import Statement as EngineStatement

@@ -188,6 +188,18 @@ def test_the_catalog_of_the_url(seen: dict[str, Any]) -> None:
     assert seen["catalog_closed"] in (None, "Channel shutdown invoked")
 
 
+@pytest.mark.feature("JDBC", "session options")
+def test_session_statements(seen: dict[str, Any]) -> None:
+    """By execute, executeUpdate and executeQuery, plain and prepared."""
+    found = seen["session"]
+    assert (found["execute"], found["count"], found["update"]) == (False, 0, 0)
+    assert found["numbers"] == [{"n": 5}]
+    assert found["shown"] == [{"name": "time_zone", "value": "Europe/Zurich"}]
+    assert [row["name"] for row in found["all"]][:2] == ["catalog", "schema"]
+    assert (found["prepared"], found["reset"]) == (0, [{"name": "time_zone", "value": "UTC"}])
+    assert "there is no session option 'colour'" in found["unknown"]["message"]
+
+
 @pytest.mark.feature("JDBC", "cancelling")
 def test_cancelling(seen: dict[str, Any], client_house: House) -> None:
     """Two hundred million rows are not read, and the server knows that nobody wants them."""

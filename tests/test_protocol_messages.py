@@ -117,7 +117,7 @@ def test_text_that_is_no_utf8_is_malformed() -> None:
 def test_a_prepared_result_says_that_it_is_no_update() -> None:
     """Field 4, explicitly false: JDBC otherwise guesses from the schema."""
     wrapped = codec._proto_class("google.protobuf.Any").FromString(
-        codec.prepared_result(b"h", b"d", b"p")
+        codec.prepared_result(b"h", b"d", b"p", is_update=False)
     )
     assert wrapped.type_url.endswith("ActionCreatePreparedStatementResult")
     assert wrapped.value.endswith(b"\x20\x00")

@@ -1,4 +1,4 @@
-"""Commands that write are decoded and refused in words, and the server says so beforehand."""
+"""Updates go to the backend; what else writes is refused in words, as GetSqlInfo said before."""
 
 # ruff: noqa: SIM117 - connections and expectations nest as the test reads
 
@@ -24,7 +24,16 @@ from support_flight import (
     unwrapped,
 )
 
-from flight_server.protocol import FlightSqlServer, messages
+from flight_server.protocol import (
+    Call,
+    FlightSqlServer,
+    Permission,
+    Prepared,
+    Principal,
+    Statement,
+    codec,
+    messages,
+)
 
 INGEST = messages.StatementIngest(
     messages.TableDefinitionOptions(1, 2), "ticks", "market_data", "lake", False, None, {}
@@ -47,7 +56,6 @@ def client(numbers: FlightSqlServer) -> Iterator[flight.FlightClient]:
     ("command", "words"),
     [
         (messages.StatementUpdate("delete from numbers"), "writes nothing.*'delete from numbers'"),
-        (messages.PreparedStatementUpdate(b"x"), "writes nothing.*execute it as a query"),
         (INGEST, "nothing was stored in 'lake.market_data.ticks'"),
     ],
     ids=lambda value: type(value).__name__,
@@ -62,6 +70,85 @@ def test_what_writes_is_refused_in_words(
         writer.close()
     with pytest.raises(pa.ArrowNotImplementedError, match="no use in this kind of call"):
         client.get_flight_info(descriptor(command))
+
+
+def test_a_prepared_query_is_refused_as_an_update(client: flight.FlightClient) -> None:
+    """What executemany sends; the rows of parameters are not read."""
+    (body,) = act(client, messages.CreatePreparedStatement("select n from numbers"))
+    handle = unwrapped(body, "ActionCreatePreparedStatementResult").prepared_statement_handle
+    command = messages.PreparedStatementUpdate(handle)
+    writer, _ = client.do_put(descriptor(command), NUMBERS.schema)
+    with pytest.raises(pa.ArrowNotImplementedError, match=r"writes nothing.*execute it as a query"):
+        writer.close()
+    writer, _ = client.do_put(descriptor(messages.PreparedStatementUpdate(b"x")), NUMBERS.schema)
+    with pytest.raises(pa.ArrowInvalid, match="not made by this server"):
+        writer.close()
+
+
+class Counting(Numbers):
+    """Takes ``count`` as an update, for who has the permission CANCEL (any but the route's)."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    def update(self, statement: Statement, _call: Call) -> int | None:
+        """One more."""
+        if statement.query != "count":
+            return None
+        self.counted += 1
+        return -1
+
+    def prepare(self, query: str, _call: Call) -> Prepared:
+        """An update has no columns."""
+        return Prepared(pa.schema([]), is_update=query == "count")
+
+    def permission(self, query: str) -> Permission | None:
+        """More than a query needs."""
+        return Permission.CANCEL if query == "count" else None
+
+
+def _updated(client: flight.FlightClient, command: messages.Message) -> int:
+    writer, reader = client.do_put(descriptor(command), pa.schema([]))
+    writer.done_writing()
+    told = reader.read()
+    writer.close()
+    name = f"{messages.SQL_PACKAGE}.DoPutUpdateResult"
+    count: int = codec._parse(name, told.to_pybytes()).record_count
+    return count
+
+
+def test_a_backend_that_updates_is_asked_once_and_its_count_comes_back() -> None:
+    """By text and by a prepared handle; what it does not take is refused as ever."""
+    backend = Counting()
+    with serving(make_service(backend)) as server, hand(server) as client:
+        assert _updated(client, messages.StatementUpdate("count")) == -1
+        (body,) = act(client, messages.CreatePreparedStatement("count"))
+        result = unwrapped(body, "ActionCreatePreparedStatementResult")
+        assert (result.dataset_schema, body[-2:]) == (b"", b"\x20\x01")
+        handle = result.prepared_statement_handle
+        assert _updated(client, messages.PreparedStatementUpdate(handle)) == -1
+        assert backend.counted == 2
+        with pytest.raises(pa.ArrowNotImplementedError, match="writes nothing"):
+            _updated(client, messages.StatementUpdate("select n from numbers"))
+        with pytest.raises(pa.ArrowNotImplementedError, match="no transactions"):
+            _updated(client, messages.StatementUpdate("count", b"t"))
+        assert backend.counted == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "needs"), [("count", "cancel"), ("delete from numbers", "write")]
+)
+def test_an_update_needs_what_its_statement_needs(query: str, needs: str) -> None:
+    """The route's permission alone is not enough; without a word of the backend it is WRITE."""
+    backend = Counting()
+
+    def queries(permission: Permission, _: Principal) -> bool:
+        return permission is Permission.QUERY
+
+    with serving(make_service(backend, policy=queries)) as server, hand(server) as client:
+        with pytest.raises(flight.FlightUnauthorizedError, match=f"permission '{needs}'"):
+            _updated(client, messages.StatementUpdate(query))
+    assert backend.counted == 0
 
 
 @pytest.mark.parametrize(

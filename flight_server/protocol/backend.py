@@ -123,10 +123,15 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A prepared statement: the rows it gives, and one field per parameter, in order."""
+    """A prepared statement: the rows it gives, and one field per parameter, in order.
+
+    Attributes:
+        is_update: it gives no rows, and clients had better execute it as an update.
+    """
 
     schema: pa.Schema
     parameters: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    is_update: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,17 @@ class Backend(Protocol):
 
     def open(self, payload: bytes, call: Call) -> Rows:
         """Start to answer what ``payload`` says."""
+
+    def update(self, statement: Statement, call: Call) -> int | None:
+        """Execute a statement that gives no rows.
+
+        Returns:
+            How many rows it changed, -1 where that is not known; None: it is none that is offered
+            as an update, and nothing was done.
+        """
+
+    def permission(self, query: str) -> Permission | None:
+        """What a statement needs beside its route's permission; never raises."""
 
     def catalogs(self, call: Call) -> Iterable[str]:
         """Names of the catalogs, any order."""
@@ -214,6 +230,16 @@ class ReadOnlyBackend(ABC):
     def prepare(self, query: str, call: Call) -> Prepared:
         """No parameters; the rows of the plan."""
         return Prepared(self.plan(Statement(query), call).schema)
+
+    def update(self, statement: Statement, call: Call) -> int | None:
+        """There are no updates."""
+        del statement, call
+        return None
+
+    def permission(self, query: str) -> Permission | None:
+        """Nothing more."""
+        del query
+        return None
 
     def catalogs(self, call: Call) -> Iterable[str]:
         """Those of the tables."""

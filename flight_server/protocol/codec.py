@@ -36,8 +36,9 @@ from flight_server.protocol.messages import (
 _TYPE_URL = "type.googleapis.com/"
 
 #: Field 4 (optional bool) of ActionCreatePreparedStatementResult, newer than our copy of the
-#: protocol: "the statement gives rows", said explicitly (JDBC otherwise guesses by the schema).
-_IS_UPDATE_FALSE = b"\x20\x00"
+#: protocol: whether the statement gives rows, said explicitly (JDBC otherwise guesses by the
+#: schema).
+_IS_UPDATE = {False: b"\x20\x00", True: b"\x20\x01"}
 
 
 def _load_pool() -> descriptor_pool.DescriptorPool:
@@ -130,15 +131,22 @@ def encode_bare(message: Message) -> bytes:
     return encoded
 
 
-def prepared_result(handle: bytes, dataset_schema: bytes, parameter_schema: bytes) -> bytes:
-    """ActionCreatePreparedStatementResult in an Any, ``is_update`` false; schemas as IPC."""
+def prepared_result(
+    handle: bytes, dataset_schema: bytes, parameter_schema: bytes, *, is_update: bool
+) -> bytes:
+    """ActionCreatePreparedStatementResult in an Any; schemas as IPC."""
     name = f"{SQL_PACKAGE}.ActionCreatePreparedStatementResult"
     result = _proto_class(name)(
         prepared_statement_handle=handle,
         dataset_schema=dataset_schema,
         parameter_schema=parameter_schema,
     )
-    return _wrap(name, result.SerializeToString() + _IS_UPDATE_FALSE)
+    return _wrap(name, result.SerializeToString() + _IS_UPDATE[is_update])
+
+
+def update_result(record_count: int) -> bytes:
+    """DoPutUpdateResult (bare); -1: not known."""
+    return _bare("DoPutUpdateResult", SQL_PACKAGE, record_count=record_count)
 
 
 def bound_result(handle: bytes) -> bytes:

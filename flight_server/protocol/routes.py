@@ -1,7 +1,7 @@
 """**The table**: what every command and every action of the protocol does here.
 
 A command or action of the protocol has a route, or its name stands in :data:`UNSUPPORTED` with the
-reason; a test walks the descriptors. Those that write have a route that refuses in words.
+reason; a test walks the descriptors. What writes has a route that refuses it in words.
 ListActions and the answers to "not here" follow from the table.
 """
 
@@ -111,8 +111,9 @@ COMMANDS: Mapping[type[m.Message], Route] = {
         get=statements.open_prepared,
         put=statements.bind,
     ),
-    m.StatementUpdate: Route(Permission.WRITE, put=writes.refuse_update),
-    m.PreparedStatementUpdate: Route(Permission.WRITE, put=writes.refuse_prepared_update),
+    # What else they need depends on the statement: statements.py asks.
+    m.StatementUpdate: Route(Permission.QUERY, put=writes.update),
+    m.PreparedStatementUpdate: Route(Permission.QUERY, put=writes.update_prepared),
     m.StatementIngest: Route(Permission.WRITE, put=writes.refuse_ingest),
     m.GetCatalogs: _metadata(
         _always(metadata.CATALOGS),

@@ -92,6 +92,18 @@ class Service:
         if not self.policy(permission, principal):
             raise PermissionDenied(f"{principal.name} lacks the permission {permission.value!r}")
 
+    def authorize_statement(
+        self, query: str, principal: Principal, least: Permission | None = None
+    ) -> None:
+        """Ask the policy for what the statement itself needs, ``least`` where it says nothing.
+
+        Raises:
+            PermissionDenied: it says no.
+        """
+        permission = self.backend.permission(query) or least
+        if permission is not None:
+            self.authorize(permission, principal)
+
 
 @dataclass(frozen=True, slots=True)
 class Info:
@@ -158,16 +170,18 @@ def open_ticket(service: Service, command: messages.TicketStatementQuery, call: 
 
 
 def _statement(command: messages.StatementQuery) -> Statement:
-    _refuse_transaction(command.transaction_id)
+    require_no_transaction(command.transaction_id)
     return Statement(command.query)
 
 
-def _refuse_transaction(transaction_id: bytes | None) -> None:
+def require_no_transaction(transaction_id: bytes | None) -> None:
+    """Raises Unimplemented where there is one."""
     if transaction_id:
         raise Unimplemented("there are no transactions: send statements without transaction_id")
 
 
 def _plan(service: Service, statement: Statement, call: Call) -> Planned:
+    service.authorize_statement(statement.query, call.principal)
     return service.backend.plan(statement, call)
 
 
@@ -199,14 +213,14 @@ def prepare(
     service: Service, command: messages.CreatePreparedStatement, call: Call
 ) -> Iterable[bytes]:
     """A handle that holds the statement, the schema of its rows and of its parameters."""
-    _refuse_transaction(command.transaction_id)
+    require_no_transaction(command.transaction_id)
+    service.authorize_statement(command.query, call.principal)
     prepared = service.backend.prepare(command.query, call)
     payload = _handle_payload(command.query, len(prepared.parameters), b"")
     handle = _seal_statement(service, payload, call)
-    rows, parameters = describe(prepared.schema), prepared.parameters
-    yield codec.prepared_result(
-        handle, rows.serialize().to_pybytes(), parameters.serialize().to_pybytes()
-    )
+    rows = b"" if prepared.is_update else describe(prepared.schema).serialize().to_pybytes()
+    parameters = prepared.parameters.serialize().to_pybytes()
+    yield codec.prepared_result(handle, rows, parameters, is_update=prepared.is_update)
 
 
 def bind(
@@ -258,6 +272,16 @@ def close_prepared(
         return ()
     service.retired.add(opened.id)
     return ()
+
+
+def prepared_statement(service: Service, sealed: bytes, call: Call) -> Statement:
+    """The statement in a handle, with its bound parameters if there are any.
+
+    Raises:
+        HandleRefused, StaleHandle, PermissionDenied: see ``handles.py``.
+    """
+    _, bound = _unseal_statement(service, sealed, call)
+    return Statement(bound.query, bound.parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Commands and actions that write: decoded, their permission asked, and refused in words.
+"""Updates: what the backend takes as one is executed; what else writes is refused in words.
 
-The upload of a refused command is never read: Go's clients send CommandStatementUpdate without a
+The upload of these commands is never read: Go's clients send CommandStatementUpdate without a
 schema message, and a read of it would wait for one.
 """
 
@@ -8,35 +8,54 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from flight_server.protocol import messages
+from flight_server.protocol import codec, messages
+from flight_server.protocol.backend import Call, Permission, Statement
 from flight_server.protocol.errors import Unimplemented, cut
+from flight_server.protocol.statements import Service, prepared_statement, require_no_transaction
 
 _READ_ONLY = "this server answers queries and writes nothing by Flight SQL"
 _NO_TRANSACTIONS = "there are no transactions: every statement stands alone and needs none"
 
 
-def refuse_update(_service: object, command: messages.StatementUpdate, *_: object) -> NoReturn:
-    """Refuse the statement, whatever it is.
+def update(
+    service: Service, command: messages.StatementUpdate, _upload: object, call: Call
+) -> bytes:
+    """Execute the statement.
 
     Raises:
-        Unimplemented: always.
+        Unimplemented: the backend does not take it as an update.
     """
-    raise Unimplemented(
-        f"CommandStatementUpdate: {_READ_ONLY}; a statement that gives rows is executed as a "
-        f"query, not as an update: {cut(command.query, 200)!r}"
-    )
+    require_no_transaction(command.transaction_id)
+    count = _updated(service, Statement(command.query), call)
+    if count is None:
+        raise Unimplemented(
+            f"CommandStatementUpdate: {_READ_ONLY}; a statement that gives rows is executed as a "
+            f"query, not as an update: {cut(command.query, 200)!r}"
+        )
+    return codec.update_result(count)
 
 
-def refuse_prepared_update(*_: object) -> NoReturn:
-    """Refuse the statement: what was prepared here gives rows (``is_update`` was false).
+def update_prepared(
+    service: Service, command: messages.PreparedStatementUpdate, _upload: object, call: Call
+) -> bytes:
+    """Execute the statement in a handle.
 
     Raises:
-        Unimplemented: always.
+        Unimplemented: what was prepared gives rows (``is_update`` was false).
     """
-    raise Unimplemented(
-        f"CommandPreparedStatementUpdate: {_READ_ONLY}; the prepared statement gives rows: execute "
-        "it as a query (not executemany), several rows of parameters give one result"
-    )
+    statement = prepared_statement(service, command.prepared_statement_handle, call)
+    count = _updated(service, statement, call)
+    if count is None:
+        raise Unimplemented(
+            f"CommandPreparedStatementUpdate: {_READ_ONLY}; the prepared statement gives rows: "
+            "execute it as a query (not executemany), several rows of parameters give one result"
+        )
+    return codec.update_result(count)
+
+
+def _updated(service: Service, statement: Statement, call: Call) -> int | None:
+    service.authorize_statement(statement.query, call.principal, Permission.WRITE)
+    return service.backend.update(statement, call)
 
 
 def refuse_ingest(_service: object, command: messages.StatementIngest, *_: object) -> NoReturn:

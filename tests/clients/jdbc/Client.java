@@ -77,6 +77,7 @@ public final class Client {
       metadata(connection);
       methods(connection.getMetaData());
       cancel(connection);
+      session(connection);
     }
     catalog(url + "&catalog=lake");
   }
@@ -237,6 +238,29 @@ public final class Client {
     try (Statement statement = connection.createStatement()) {
       print("after_cancel", rows(statement.executeQuery("select 1 as one")));
     }
+  }
+
+  /** SET and its kind, by every way that JDBC has of sending a statement. */
+  private static void session(Connection connection) throws SQLException {
+    Map<String, Object> found = new LinkedHashMap<>();
+    try (Statement statement = connection.createStatement()) {
+      found.put("execute", statement.execute("SET TIME ZONE 'Europe/Zurich'"));
+      found.put("count", statement.getUpdateCount());
+      found.put("update", statement.executeUpdate("USE lake.demo"));
+      found.put("numbers", rows(statement.executeQuery("select count(*) as n from numbers")));
+      found.put("shown", rows(statement.executeQuery("SHOW time_zone")));
+      found.put("all", rows(statement.executeQuery("SHOW ALL")));
+    }
+    try (PreparedStatement statement = connection.prepareStatement("RESET ALL")) {
+      found.put("prepared", statement.executeUpdate());
+    }
+    try (Statement statement = connection.createStatement()) {
+      found.put("reset", rows(statement.executeQuery("SHOW TIME ZONE")));
+      statement.execute("SET colour = 'blue'");
+    } catch (SQLException error) {
+      found.put("unknown", seen(error));
+    }
+    print("session", found);
   }
 
   private static Map<String, Object> seen(Exception error) {
