@@ -33,6 +33,7 @@ from flight_server.protocol.messages import OptionValue
 from flight_server.session_sql import NO_COLUMNS, SessionSql
 from flight_server.sessions import Session
 from flight_server.sqlsession import is_session_statement, read_session
+from flight_server.substrait import VERSION as SUBSTRAIT_VERSION
 from flight_server.wire_errors import to_wire_error, wire_errors
 
 #: SQL types of tables, as Power BI and Grafana ask for them.
@@ -52,7 +53,7 @@ class EngineBackend:
 
     def plan(self, statement: protocol.Statement, call: Call) -> Planned:
         """Pin and plan; failures are in the query log, successes once they are opened."""
-        mine = Statement(statement.query, statement.parameters)
+        mine = _mine(statement)
         with _logged_failure(self._log, call, mine.sql), wire_errors():
             if (about_session := read_session(mine.sql)) is not None:
                 schema = self._session_sql.plan(about_session)
@@ -68,13 +69,14 @@ class EngineBackend:
             None if compression is None else str(compression),
         )
 
-    def prepare(self, query: str, call: Call) -> Prepared:
+    def prepare(self, statement: protocol.Statement, call: Call) -> Prepared:
         """Plan with the parameters unbound."""
-        with _logged_failure(self._log, call, query), wire_errors():
-            if (about_session := read_session(query)) is not None:
+        mine = _mine(statement)
+        with _logged_failure(self._log, call, mine.sql), wire_errors():
+            if (about_session := read_session(mine.sql)) is not None:
                 schema = self._session_sql.plan(about_session)
                 return Prepared(schema, is_update=schema == NO_COLUMNS)
-            plan = self._plan(Statement(query), call)
+            plan = self._plan(mine, call)
         return Prepared(plan.schema, plan.parameter_schema)
 
     def open(self, payload: bytes, call: Call) -> protocol.Rows:
@@ -105,9 +107,9 @@ class EngineBackend:
         self._run_session_sql(statement.query, call)
         return 0
 
-    def permission(self, query: str) -> Permission | None:
+    def permission(self, statement: protocol.Statement) -> Permission | None:
         """That of the actions which do the same."""
-        return Permission.SESSION if is_session_statement(query) else None
+        return Permission.SESSION if is_session_statement(statement.query) else None
 
     def catalogs(self, call: Call) -> Iterable[str]:
         """The one catalog."""
@@ -134,6 +136,8 @@ class EngineBackend:
     def sql_info(self) -> Mapping[int, SqlInfoValue]:
         """What differs from the kernel's defaults."""
         return {
+            5: True,
+            **dict.fromkeys((6, 7), SUBSTRAIT_VERSION),
             100: int(self._settings.statement_timeout_s * 1000),
             508: ("explain", "ilike", "limit", "offset", "qualify", "replace", "rlike", "show"),
             533: 0,
@@ -249,6 +253,14 @@ def _logged_failure(log: QueryLog, call: Call, sql: str) -> Iterator[None]:
     except BaseException as error:
         log.begin(call.principal.name, sql).finish(_code(error))
         raise
+
+
+def _mine(statement: protocol.Statement) -> Statement:
+    """A Substrait plan has no text; the query log shows what it is."""
+    if statement.plan is None:
+        return Statement(statement.query, statement.parameters)
+    shown = f"-- Substrait plan of {len(statement.plan)} bytes"
+    return Statement(shown, statement.parameters, statement.plan)
 
 
 def _code(error: BaseException) -> str:

@@ -32,6 +32,7 @@ from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
 from flight_server.shares import Share, divide
 from flight_server.sqltext import SqlText, read
+from flight_server.substrait import read_plan
 from flight_server.wire import wire_schema
 
 __all__ = ["Engine", "Listed", "Options", "Plan", "ResultStream", "Statement"]
@@ -94,7 +95,7 @@ class Engine:
         """Plans without executing, and without opening a data file.
 
         Args:
-            statement: without parameters bound, only described.
+            statement: SQL or a Substrait plan; without parameters bound, only described.
             options: the session's.
             pins: versions that stand (a ticket's); other tables are pinned at first reference.
             at_least: what the session has seen, per table (rule 20).
@@ -105,7 +106,7 @@ class Engine:
                 statement's fault.
             CatalogError: a table cannot be pinned now (NotReady, LogGap, LakeUnavailable, …).
         """
-        text = read(statement.sql, self._limits.bounds())
+        text = self._read(statement)
         params.sets(statement.parameters, self._limits.max_parameter_sets)
         scope = self._scope(options, {pin.name: pin for pin in pins}, at_least, wait_s)
         with engine_errors(text, scope):
@@ -243,6 +244,12 @@ class Engine:
             for name, version in execution.opened.items()
         ]
         return explained(plan.schema, list(versions(scope.pins, work.reports)), batches, folders)
+
+    def _read(self, statement: Statement) -> SqlText:
+        bounds = self._limits.bounds()
+        if statement.substrait is not None:
+            return read_plan(statement.substrait, statement.sql, bounds)
+        return read(statement.sql, bounds)
 
     def _scope(
         self,

@@ -57,7 +57,7 @@ REPLACEMENTS = {
 }
 
 _AT = re.compile(r"(?P<reason>[^\"].*?) at Line: (?P<line>\d+), Column: (?P<column>\d+)", re.DOTALL)
-_NO_TABLE = re.compile(r"table '([^']*)' not found")
+_NO_TABLE = re.compile(r"(?:table|No table named) '([^']*)'")
 _NO_COLUMN = re.compile(r"No field named (?P<name>.+?)\.(?:\s|$)")
 _VALID = re.compile(r"Valid fields are (?P<fields>.+?)\.\s*$", re.DOTALL)
 _NO_FUNCTION = re.compile(r"Invalid function '(?P<name>[^']*)'")
@@ -65,6 +65,7 @@ _PARAMETER = re.compile(r"Placeholder '(?P<id>[^']*)' was not provided")
 _NOISE = re.compile(
     r"DataFusion error: |Error during planning: |Optimizer rule '\w+' failed\s*|caused by\s*"
     r"|Execution error: |Arrow error: |SQL error: |Internal error: |Schema error: "
+    r"|Substrait error: "
     r"|\s*This issue was likely caused by a bug in DataFusion's code.*"
     r"|\s*[Bb]acktrace:.*",
     re.DOTALL,
@@ -96,6 +97,8 @@ def wrap(error: BaseException, text: SqlText, scope: Scope) -> NoReturn:
     panicked = type(error).__name__ == "PanicException"
     if not isinstance(error, Exception) and not panicked:
         raise error
+    if panicked and text.plan is not None:  # a place in the plan that is not there
+        raise InvalidArgument("the Substrait plan refers to a column or step that it has not")
     if panicked:
         _log.error("engine_panic", exc_info=error)
         raise Internal("the engine failed on this statement: please report it") from error
@@ -275,6 +278,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("Invalid function", _no_function),
     ("No field named", _no_column),
     ("' not found", _no_table),
+    ("No table named", _no_table),
     ("overflow", _overflow),
     ("Overflow", _overflow),
     ("too large to store in a Decimal", _overflow),
@@ -286,6 +290,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("Error during planning", _plain(InvalidArgument)),
     ("Schema error", _plain(InvalidArgument)),
     ("SQL error", _plain(InvalidArgument)),
+    ("Substrait error", _plain(InvalidArgument)),
     ("Execution error", _plain(InvalidArgument)),
     ("regex", _plain(InvalidArgument)),
     ("Arrow error", _plain(InvalidArgument)),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pyarrow as pa
 import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
-from datafusion.catalog import Table
+from datafusion.catalog import Catalog, Schema, Table
 
 from catalog.prune import surviving
 from catalog.spec import TableName
@@ -21,16 +21,22 @@ from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
 from flight_server.shares import Share
 from flight_server.sqltext import SqlText
+from flight_server.substrait import logical_plan
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
     {"hybrid": "hybrid", "runs": "runs", "live": "live"}
 )
+
+#: Where a Substrait plan stands as a view while it is explained; no statement can name it.
+_ASIDE = "aside"
 
 
 def run_sql(
     context: SessionContext, text: SqlText, values: Mapping[str, pa.Scalar] | None = None
 ) -> DataFrame:
     """The engine's frame for a statement that reads; nothing is executed."""
+    if text.plan is not None:
+        return context.create_dataframe_from_logical_plan(logical_plan(context, text.plan))
     return context.sql(text.rewritten, options=READ_ONLY, param_values=dict(values or {}))
 
 
@@ -169,11 +175,23 @@ class Execution:
         context = self._contexts.private(zone, self._scope, estimate.SETTINGS)
         text = self._plan.prepared.text
         for each in values:
-            sql = text.rewritten if self._plan.explain else f"EXPLAIN {text.rewritten}"
-            frame = context.sql(sql, options=READ_ONLY, param_values=dict(each))
-            for batch in frame.collect():
+            for batch in _explained(context, text, each, explain=self._plan.explain).collect():
                 for shown in batch.column(1).to_pylist():
                     estimate.refuse_products(shown, limit)
+
+
+def _explained(
+    context: SessionContext, text: SqlText, values: Mapping[str, pa.Scalar], *, explain: bool
+) -> DataFrame:
+    """EXPLAIN of the statement; ``explain``: it is one already. The context is used up."""
+    if text.plan is None:
+        sql = text.rewritten if explain else f"EXPLAIN {text.rewritten}"
+        return context.sql(sql, options=READ_ONLY, param_values=dict(values))
+    aside = Catalog.memory_catalog()
+    aside.register_schema(_ASIDE, Schema.memory_schema())
+    aside.schema(_ASIDE).register_table(_ASIDE, run_sql(context, text).into_view())
+    context.register_catalog_provider(_ASIDE, aside)
+    return context.sql("EXPLAIN SELECT * FROM aside.aside.aside", options=READ_ONLY)
 
 
 def _label(at: Reference) -> str:

@@ -13,7 +13,8 @@ from catalog.tables import Pin
 from flight_server.plans import Options, Plan, Statement
 from flight_server.shares import Share
 
-#: Length of the JSON part; the parameters follow as an Arrow IPC stream.
+#: Length of the JSON part; a Substrait plan (its length is in the JSON part) and the parameters, as
+#: an Arrow IPC stream, follow.
 _HEAD = struct.Struct(">I")
 
 
@@ -34,15 +35,16 @@ class Payload:
 
 def payload_of(plan: Plan, share: Share | None = None) -> bytes:
     """What :func:`read_payload` reads, here or on another server."""
-    options = plan.options
+    options, substrait = plan.options, plan.statement.substrait or b""
     head = {
         "q": plan.statement.sql,
         "o": [options.schema, options.time_zone, options.timeout_s],
         "p": [pin.to_json() for pin in plan.pins],
         "s": None if share is None else [share.by, share.first, share.next],
+        "b": len(substrait),
     }
     text = json.dumps(head, separators=(",", ":")).encode()
-    return _HEAD.pack(len(text)) + text + _to_ipc(plan.statement.parameters)
+    return _HEAD.pack(len(text)) + text + substrait + _to_ipc(plan.statement.parameters)
 
 
 def read_payload(payload: bytes) -> Payload:
@@ -56,13 +58,15 @@ def read_payload(payload: bytes) -> Payload:
         head = json.loads(payload[_HEAD.size : _HEAD.size + size])
         sql, options, pins = head["q"], Options(*head["o"]), head["p"]
         share = None if head["s"] is None else Share(*head["s"])
-        parameters = _from_ipc(payload[_HEAD.size + size :])
+        start, length = _HEAD.size + size, head["b"]
+        substrait = payload[start : start + length] if length else None
+        parameters = _from_ipc(payload[start + length :])
     except (struct.error, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
         raise VersionGone(
             "another version of this server made the ticket: plan the statement again"
         ) from error
     found = tuple(Pin.from_json(pin) for pin in pins)
-    return Payload(Statement(sql, parameters), options, found, share)
+    return Payload(Statement(sql, parameters, substrait), options, found, share)
 
 
 def session_payload(sql: str) -> bytes:

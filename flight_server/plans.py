@@ -38,10 +38,12 @@ class Statement:
         sql: one statement; parameters are ``?`` or ``$1``.
         parameters: a column per parameter; each row is one execution, their rows follow each
             other in one result. None: nothing bound.
+        substrait: a serialised Substrait plan; ``sql`` is then what is shown of it.
     """
 
     sql: str
     parameters: pa.RecordBatch | None = None
+    substrait: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

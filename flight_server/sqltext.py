@@ -53,6 +53,7 @@ class SqlText:
         first: the leading keyword, lower case.
         words: every identifier and keyword, lower case.
         shifts: (offset in ``rewritten``, characters to subtract) where a rewriting moved the text.
+        plan: a Substrait plan in the place of the text (``substrait.py``).
     """
 
     sql: str
@@ -62,6 +63,7 @@ class SqlText:
     first: str
     words: frozenset[str]
     shifts: tuple[tuple[int, int], ...] = ()
+    plan: bytes | None = None
 
     def origin(self, offset: int) -> int:
         """The offset in ``sql`` of an offset in ``rewritten``."""

@@ -42,8 +42,9 @@ class Duck(ReadOnlyBackend):
         parameters = b"" if statement.parameters is None else _ipc(statement.parameters)
         return Planned(schema, _HEAD.pack(len(encoded)) + encoded + parameters)
 
-    def prepare(self, query: str, _call: Call) -> Prepared:
+    def prepare(self, statement: Statement, _call: Call) -> Prepared:
         """DuckDB infers no types of parameters: null."""
+        query = statement.query
         count = self._count(query)
         unbound = pa.record_batch([pa.nulls(1)] * count, [str(i) for i in range(count)])
         names = pa.schema([(f"${i + 1}", pa.null()) for i in range(count)])

@@ -225,6 +225,9 @@ def test_a_payload_survives(quiet: Site) -> None:
     plan = quiet.engine.plan(statement, Options("market_data", "Europe/Berlin", 2.5))
     read_back = read_payload(payload_of(plan))
     assert read_back == Payload(statement, plan.options, plan.pins)
+    planned = EngineStatement("-- a plan", parameters, b"a plan")
+    told = payload_of(replace(plan, statement=planned))
+    assert read_payload(told) == Payload(planned, plan.options, plan.pins)
     share = Share("offset", 3, None)
     assert read_payload(payload_of(plan, share)).share == share
 
@@ -235,7 +238,7 @@ def test_a_payload_survives(quiet: Site) -> None:
 def test_parameters_are_described_bound_and_executed_as_one(quiet: Site) -> None:
     backend, call = quiet.backend(), new_call()
     sql = "select _offset from ticks where _partition = ? and _offset < $2"
-    prepared = backend.prepare("select _offset from ticks where _partition = ?", call)
+    prepared = backend.prepare(Statement("select _offset from ticks where _partition = ?"), call)
     assert prepared.schema.names == ["_offset"]
     assert prepared.parameters.types == [pa.int32()]
     sets = pa.record_batch({"p": pa.array([1, 1], pa.int64())})

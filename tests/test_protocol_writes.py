@@ -98,13 +98,13 @@ class Counting(Numbers):
         self.counted += 1
         return -1
 
-    def prepare(self, query: str, _call: Call) -> Prepared:
+    def prepare(self, statement: Statement, _call: Call) -> Prepared:
         """An update has no columns."""
-        return Prepared(pa.schema([]), is_update=query == "count")
+        return Prepared(pa.schema([]), is_update=statement.query == "count")
 
-    def permission(self, query: str) -> Permission | None:
+    def permission(self, statement: Statement) -> Permission | None:
         """More than a query needs."""
-        return Permission.CANCEL if query == "count" else None
+        return Permission.CANCEL if statement.query == "count" else None
 
 
 def _updated(client: flight.FlightClient, command: messages.Message) -> int:

@@ -97,10 +97,13 @@ class Statement:
     Attributes:
         query: SQL text.
         parameters: one column per parameter, in order; one row per set; None: nothing bound.
+        plan: a serialised Substrait plan in the place of the text; only for backends whose
+            ``sql_info`` says that they take them (5).
     """
 
     query: str
     parameters: pa.RecordBatch | None = None
+    plan: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ class Backend(Protocol):
     def plan(self, statement: Statement, call: Call) -> Planned:
         """Plan and never execute."""
 
-    def prepare(self, query: str, call: Call) -> Prepared:
+    def prepare(self, statement: Statement, call: Call) -> Prepared:
         """The schemas of a statement whose parameters are not known yet."""
 
     def open(self, payload: bytes, call: Call) -> Rows:
@@ -182,7 +185,7 @@ class Backend(Protocol):
             as an update, and nothing was done.
         """
 
-    def permission(self, query: str) -> Permission | None:
+    def permission(self, statement: Statement) -> Permission | None:
         """What a statement needs beside its route's permission; never raises."""
 
     def catalogs(self, call: Call) -> Iterable[str]:
@@ -227,18 +230,18 @@ class ReadOnlyBackend(ABC):
     def tables(self, call: Call) -> Iterable[TableEntry]:
         """See :meth:`Backend.tables`."""
 
-    def prepare(self, query: str, call: Call) -> Prepared:
+    def prepare(self, statement: Statement, call: Call) -> Prepared:
         """No parameters; the rows of the plan."""
-        return Prepared(self.plan(Statement(query), call).schema)
+        return Prepared(self.plan(statement, call).schema)
 
     def update(self, statement: Statement, call: Call) -> int | None:
         """There are no updates."""
         del statement, call
         return None
 
-    def permission(self, query: str) -> Permission | None:
+    def permission(self, statement: Statement) -> Permission | None:
         """Nothing more."""
-        del query
+        del statement
         return None
 
     def catalogs(self, call: Call) -> Iterable[str]:

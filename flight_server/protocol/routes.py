@@ -1,8 +1,8 @@
 """**The table**: what every command and every action of the protocol does here.
 
-A command or action of the protocol has a route, or its name stands in :data:`UNSUPPORTED` with the
-reason; a test walks the descriptors. What writes has a route that refuses it in words.
-ListActions and the answers to "not here" follow from the table.
+Each of them has a route (a test walks the descriptors); what writes has one that refuses it in
+words. Calls that are not offered stand in :data:`UNSUPPORTED` with the reason. ListActions follows
+from the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any  # a route's functions take its own message type: the tab
 
 import pyarrow as pa
 
-from flight_server.protocol import codec, metadata, sqlinfo, statements, writes, xdbc
+from flight_server.protocol import codec, metadata, prepared, sqlinfo, statements, writes, xdbc
 from flight_server.protocol import messages as m
 from flight_server.protocol.backend import Call, Permission, SqlInfoValue
 from flight_server.protocol.errors import (
@@ -47,11 +47,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action: its bodies in order, and what ListActions says; None: it is only refused."""
+    """An action.
+
+    Attributes:
+        act: its bodies in order.
+        description: what ListActions says; None: it is only refused.
+        if_told: the code of GetSqlInfo by which the backend says that it is offered.
+    """
 
     permission: Permission
     act: Callable[[Service, Any, Call], Iterable[bytes]]
     description: str | None
+    if_told: int | None = None
 
 
 class Batches:
@@ -103,13 +110,19 @@ COMMANDS: Mapping[type[m.Message], Route] = {
     m.StatementQuery: Route(
         Permission.QUERY, info=statements.query_info, schema=statements.query_schema
     ),
+    m.StatementSubstraitPlan: Route(
+        Permission.QUERY,
+        info=statements.substrait_info,
+        schema=statements.substrait_schema,
+        put=writes.refuse_plan,
+    ),
     m.TicketStatementQuery: Route(Permission.QUERY, get=statements.open_ticket),
     m.PreparedStatementQuery: Route(
         Permission.QUERY,
-        info=statements.prepared_info,
-        schema=statements.prepared_schema,
-        get=statements.open_prepared,
-        put=statements.bind,
+        info=prepared.prepared_info,
+        schema=prepared.prepared_schema,
+        get=prepared.open_prepared,
+        put=prepared.bind,
     ),
     # What else they need depends on the statement: statements.py asks.
     m.StatementUpdate: Route(Permission.QUERY, put=writes.update),
@@ -192,13 +205,20 @@ def _close_session(service: Service, call: Call) -> Iterable[bytes]:
 ACTIONS: Mapping[type[m.Message], Action] = {
     m.CreatePreparedStatement: Action(
         Permission.QUERY,
-        statements.prepare,
+        prepared.prepare,
         "Prepare a statement. Request: ActionCreatePreparedStatementRequest in an Any; "
         "result: ActionCreatePreparedStatementResult in an Any.",
     ),
+    m.CreatePreparedSubstraitPlan: Action(
+        Permission.QUERY,
+        prepared.prepare_substrait,
+        "Prepare a Substrait plan. Request: ActionCreatePreparedSubstraitPlanRequest in an Any; "
+        "result: ActionCreatePreparedStatementResult in an Any.",
+        statements.SUBSTRAIT,
+    ),
     m.ClosePreparedStatement: Action(
         Permission.QUERY,
-        statements.close_prepared,
+        prepared.close_prepared,
         "Close a statement handle. Request: ActionClosePreparedStatementRequest in an Any; "
         "no result.",
     ),
@@ -243,12 +263,8 @@ ACTIONS: Mapping[type[m.Message], Action] = {
     ),
 }
 
-_NO_SUBSTRAIT = "Substrait plans are not offered: send SQL"
-
-#: Commands, actions and calls of the protocol that are not offered, with the reason in words.
+#: Calls of the protocol that are not offered, with the reason in words.
 UNSUPPORTED: Mapping[str, str] = {
-    "CommandStatementSubstraitPlan": _NO_SUBSTRAIT,
-    "ActionCreatePreparedSubstraitPlanRequest": _NO_SUBSTRAIT,
     "PollFlightInfo": "pyarrow's server cannot offer it: use GetFlightInfo",
     "DoExchange": "Flight SQL has no use for it",
     "ListFlights": "statements are not listed: use GetFlightInfo",
@@ -260,13 +276,11 @@ def find_command(data: bytes, part: str) -> tuple[m.Message, Route]:
 
     Raises:
         MalformedMessage: no command.
-        Unimplemented: no route, or none for this kind of call.
+        Unimplemented: it has no use in this kind of call.
     """
     command = codec.decode_command(data)
-    route = COMMANDS.get(type(command))
+    route = COMMANDS[type(command)]  # a test walks the descriptors
     name = command.proto.rpartition(".")[2]
-    if route is None:
-        raise Unimplemented(f"{name}: {UNSUPPORTED[name]}")
     if getattr(route, part) is None:
         raise Unimplemented(f"{name} has no use in this kind of call ({part})")
     return command, route
@@ -277,19 +291,17 @@ def find_action(name: str, body: bytes) -> tuple[m.Message, Action]:
 
     Raises:
         MalformedMessage: the body is not its request.
-        Unimplemented: no such action, or not offered.
+        Unimplemented: no such action.
     """
     request = codec.decode_action(name, body)
-    action = ACTIONS.get(type(request))
-    if action is None:
-        raise Unimplemented(f"{name}: {UNSUPPORTED[request.proto.rpartition('.')[2]]}")
-    return request, action
+    return request, ACTIONS[type(request)]  # a test walks the descriptors
 
 
-def list_actions() -> list[tuple[str, str]]:
+def list_actions(service: Service) -> list[tuple[str, str]]:
     """(type, description) of what is offered, sorted."""
+    told = service.backend.sql_info()
     return sorted(
         (m.action_type(kind), action.description)
         for kind, action in ACTIONS.items()
-        if action.description is not None
+        if action.description is not None and (action.if_told is None or told.get(action.if_told))
     )

@@ -106,7 +106,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]  # pyarrow
     def list_actions(self, context: Any) -> Any:
         """What the route table offers."""
         del context
-        return [flight.ActionType(name, text) for name, text in routes.list_actions()]
+        return [flight.ActionType(name, text) for name, text in routes.list_actions(self._service)]
 
     def list_flights(self, context: Any, criteria: bytes) -> Any:
         """Not offered."""

@@ -1,7 +1,7 @@
-"""Statements: plan, prepare, bind, open, cancel. Nothing is remembered between two calls.
+"""Statements: plan, open, cancel, renew. Nothing is remembered between two calls.
 
-A ticket is a sealed plan, a statement handle a sealed statement: any server with the same key takes
-them. What is remembered is only what was withdrawn (closed, replaced, cancelled), in bounds.
+A ticket is a sealed plan: any server with the same key takes it. What is
+remembered is only what was withdrawn (closed, replaced, cancelled), in bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from io import BytesIO
 
 import pyarrow as pa
 
@@ -33,8 +32,8 @@ from flight_server.protocol.defaults import NoSessions
 from flight_server.protocol.errors import (
     Internal,
     InvalidArgument,
+    MalformedMessage,
     PermissionDenied,
-    ResourceExhausted,
     StaleHandle,
     Unimplemented,
 )
@@ -42,15 +41,13 @@ from flight_server.protocol.handles import Opened, Purpose, Retired, Sealer
 from flight_server.protocol.metadata import describe
 from flight_server.protocol.running import Running
 
-#: Bound parameters travel inside the handle up to this size (they go back and forth twice).
-MAX_PARAMETER_BYTES = 1024 * 1024
-#: number of parameters, length of the query
-_HANDLE = struct.Struct(">HI")
 #: All tickets of one answer together, in bytes: some clients refuse messages over 4 MiB. A
 #: statement whose shares take more gets one ticket for the whole.
 _MAX_TICKETS_BYTES = 2 * 1024 * 1024
 #: fingerprint of the promised schema, number of the compression
 _TICKET = struct.Struct(">IB")
+#: The code of GetSqlInfo that says whether Substrait plans are taken.
+SUBSTRAIT = 5
 #: Their places are the numbers.
 _COMPRESSIONS = (None, *COMPRESSIONS)
 
@@ -93,14 +90,14 @@ class Service:
             raise PermissionDenied(f"{principal.name} lacks the permission {permission.value!r}")
 
     def authorize_statement(
-        self, query: str, principal: Principal, least: Permission | None = None
+        self, statement: Statement, principal: Principal, least: Permission | None = None
     ) -> None:
         """Ask the policy for what the statement itself needs, ``least`` where it says nothing.
 
         Raises:
             PermissionDenied: it says no.
         """
-        permission = self.backend.permission(query) or least
+        permission = self.backend.permission(statement) or least
         if permission is not None:
             self.authorize(permission, principal)
 
@@ -143,12 +140,24 @@ class Stream:
 
 def query_info(service: Service, command: messages.StatementQuery, call: Call) -> Info:
     """Plan the statement and seal the plan into a ticket."""
-    return _info(service, _plan(service, _statement(command), call), call)
+    return info_of(service, plan_statement(service, _statement(command), call), call)
 
 
 def query_schema(service: Service, command: messages.StatementQuery, call: Call) -> pa.Schema:
     """Plan the statement."""
-    return describe(_plan(service, _statement(command), call).schema)
+    return describe(plan_statement(service, _statement(command), call).schema)
+
+
+def substrait_info(service: Service, command: messages.StatementSubstraitPlan, call: Call) -> Info:
+    """Plan the Substrait plan and seal that into a ticket."""
+    return info_of(service, plan_statement(service, substrait(service, command), call), call)
+
+
+def substrait_schema(
+    service: Service, command: messages.StatementSubstraitPlan, call: Call
+) -> pa.Schema:
+    """Plan the Substrait plan."""
+    return describe(plan_statement(service, substrait(service, command), call).schema)
 
 
 def open_ticket(service: Service, command: messages.TicketStatementQuery, call: Call) -> Stream:
@@ -174,18 +183,38 @@ def _statement(command: messages.StatementQuery) -> Statement:
     return Statement(command.query)
 
 
+def substrait(
+    service: Service,
+    command: messages.StatementSubstraitPlan | messages.CreatePreparedSubstraitPlan,
+) -> Statement:
+    """The plan as a statement.
+
+    Raises:
+        Unimplemented: the backend takes none, as GetSqlInfo says.
+        MalformedMessage: the command has none.
+    """
+    require_no_transaction(command.transaction_id)
+    if not service.backend.sql_info().get(SUBSTRAIT):
+        raise Unimplemented("Substrait plans are not offered: send SQL")
+    if command.plan is None or not command.plan.plan:
+        raise MalformedMessage("the command holds no Substrait plan")
+    return Statement("", None, command.plan.plan)
+
+
 def require_no_transaction(transaction_id: bytes | None) -> None:
     """Raises Unimplemented where there is one."""
     if transaction_id:
         raise Unimplemented("there are no transactions: send statements without transaction_id")
 
 
-def _plan(service: Service, statement: Statement, call: Call) -> Planned:
-    service.authorize_statement(statement.query, call.principal)
+def plan_statement(service: Service, statement: Statement, call: Call) -> Planned:
+    """The backend's plan, once the caller may do what the statement does."""
+    service.authorize_statement(statement, call.principal)
     return service.backend.plan(statement, call)
 
 
-def _info(service: Service, planned: Planned, call: Call) -> Info:
+def info_of(service: Service, planned: Planned, call: Call) -> Info:
+    """A plan, sealed into tickets."""
     compression = _COMPRESSIONS.index(planned.compression)
     head = _TICKET.pack(_fingerprint(planned.schema), compression)
     name, life_s = call.principal.name, service.facts.ticket_life_s
@@ -204,157 +233,6 @@ def _fingerprint(schema: pa.Schema) -> int:
 
 def _unseal_ticket(service: Service, sealed: bytes, call: Call) -> Opened:
     return service.sealer.unseal_for(Purpose.TICKET, sealed, call.principal.name)
-
-
-# --- prepared statements -----------------------------------------------------------------------
-
-
-def prepare(
-    service: Service, command: messages.CreatePreparedStatement, call: Call
-) -> Iterable[bytes]:
-    """A handle that holds the statement, the schema of its rows and of its parameters."""
-    require_no_transaction(command.transaction_id)
-    service.authorize_statement(command.query, call.principal)
-    prepared = service.backend.prepare(command.query, call)
-    payload = _handle_payload(command.query, len(prepared.parameters), b"")
-    handle = _seal_statement(service, payload, call)
-    rows = b"" if prepared.is_update else describe(prepared.schema).serialize().to_pybytes()
-    parameters = prepared.parameters.serialize().to_pybytes()
-    yield codec.prepared_result(handle, rows, parameters, is_update=prepared.is_update)
-
-
-def bind(
-    service: Service,
-    command: messages.PreparedStatementQuery,
-    batches: Iterable[pa.RecordBatch],
-    call: Call,
-) -> bytes:
-    """A new handle that holds the parameters too; a bound one that it replaces is stale."""
-    opened, bound = _unseal_statement(service, command.prepared_statement_handle, call)
-    parameters = _parameters_to_ipc(batches)
-    payload = _handle_payload(bound.query, bound.count, parameters)
-    handle = _seal_statement(service, payload, call)
-    if bound.parameters is not None:
-        service.retired.add(opened.id)
-    return codec.bound_result(handle)
-
-
-def prepared_info(service: Service, command: messages.PreparedStatementQuery, call: Call) -> Info:
-    """Plan the statement with its bound parameters."""
-    return _info(service, _plan(service, _bound_statement(service, command, call), call), call)
-
-
-def prepared_schema(
-    service: Service, command: messages.PreparedStatementQuery, call: Call
-) -> pa.Schema:
-    """The schema of the rows; of unbound parameters, their inferred types are taken."""
-    _, bound = _unseal_statement(service, command.prepared_statement_handle, call)
-    if bound.count and bound.parameters is None:
-        return describe(service.backend.prepare(bound.query, call).schema)
-    return describe(_plan(service, Statement(bound.query, bound.parameters), call).schema)
-
-
-def open_prepared(service: Service, command: messages.PreparedStatementQuery, call: Call) -> Stream:
-    """Plan and open at once: the command itself may be used as a ticket."""
-    planned = _plan(service, _bound_statement(service, command, call), call)
-    rows = service.backend.open(planned.payload, call)
-    return Stream(describe(rows.schema), rows, compression=planned.compression)
-
-
-def close_prepared(
-    service: Service, command: messages.ClosePreparedStatement, call: Call
-) -> Iterable[bytes]:
-    """The handle is refused from now on (on this server); closing twice is fine."""
-    sealed = command.prepared_statement_handle
-    try:
-        opened = service.sealer.unseal_for(Purpose.STATEMENT, sealed, call.principal.name)
-    except StaleHandle:
-        return ()
-    service.retired.add(opened.id)
-    return ()
-
-
-def prepared_statement(service: Service, sealed: bytes, call: Call) -> Statement:
-    """The statement in a handle, with its bound parameters if there are any.
-
-    Raises:
-        HandleRefused, StaleHandle, PermissionDenied: see ``handles.py``.
-    """
-    _, bound = _unseal_statement(service, sealed, call)
-    return Statement(bound.query, bound.parameters)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    query: str
-    count: int
-    parameters: pa.RecordBatch | None
-
-
-def _bound_statement(
-    service: Service, command: messages.PreparedStatementQuery, call: Call
-) -> Statement:
-    _, bound = _unseal_statement(service, command.prepared_statement_handle, call)
-    if bound.count and bound.parameters is None:
-        raise StaleHandle(
-            f"the statement has {bound.count} parameter(s) and this handle has none bound: bind "
-            "them with DoPut, then use the handle that its answer holds"
-        )
-    return Statement(bound.query, bound.parameters)
-
-
-def _seal_statement(service: Service, payload: bytes, call: Call) -> bytes:
-    life_s = service.facts.statement_life_s
-    return service.sealer.seal(Purpose.STATEMENT, call.principal.name, payload, life_s)
-
-
-def _unseal_statement(service: Service, sealed: bytes, call: Call) -> tuple[Opened, _Bound]:
-    opened = service.sealer.unseal_for(Purpose.STATEMENT, sealed, call.principal.name)
-    if opened.id in service.retired:
-        raise StaleHandle("this statement handle was closed, or replaced by a later bind")
-    return opened, _bound_from_payload(opened.payload)
-
-
-def _handle_payload(query: str, count: int, parameters: bytes) -> bytes:
-    text = query.encode()
-    return _HANDLE.pack(count, len(text)) + text + parameters
-
-
-def _bound_from_payload(payload: bytes) -> _Bound:
-    count, size = _HANDLE.unpack_from(payload)
-    start = _HANDLE.size + size
-    query = payload[_HANDLE.size : start].decode()
-    return _Bound(query, count, _parameters_from_ipc(payload[start:]))
-
-
-def _parameters_to_ipc(batches: Iterable[pa.RecordBatch]) -> bytes:
-    """All batches as one Arrow IPC stream; nothing bound: no bytes.
-
-    Raises:
-        ResourceExhausted: above :data:`MAX_PARAMETER_BYTES`.
-    """
-    sink, writer = BytesIO(), None
-    for batch in batches:
-        if batch.num_rows == 0 or batch.num_columns == 0:
-            continue
-        if sink.tell() + batch.nbytes > MAX_PARAMETER_BYTES:
-            raise ResourceExhausted(
-                f"bound parameters may take {MAX_PARAMETER_BYTES} bytes: bind fewer rows at once"
-            )
-        writer = writer or pa.ipc.new_stream(sink, batch.schema)
-        writer.write_batch(batch)
-    if writer is None:
-        return b""
-    writer.close()
-    return sink.getvalue()
-
-
-def _parameters_from_ipc(encoded: bytes) -> pa.RecordBatch | None:
-    if not encoded:
-        return None
-    table = pa.ipc.open_stream(encoded).read_all().combine_chunks()
-    (batch,) = table.to_batches()
-    return batch
 
 
 # --- cancelling and renewing ---------------------------------------------------------------------

@@ -11,7 +11,8 @@ from typing import NoReturn
 from flight_server.protocol import codec, messages
 from flight_server.protocol.backend import Call, Permission, Statement
 from flight_server.protocol.errors import Unimplemented, cut
-from flight_server.protocol.statements import Service, prepared_statement, require_no_transaction
+from flight_server.protocol.prepared import prepared_statement
+from flight_server.protocol.statements import Service, require_no_transaction
 
 _READ_ONLY = "this server answers queries and writes nothing by Flight SQL"
 _NO_TRANSACTIONS = "there are no transactions: every statement stands alone and needs none"
@@ -54,8 +55,20 @@ def update_prepared(
 
 
 def _updated(service: Service, statement: Statement, call: Call) -> int | None:
-    service.authorize_statement(statement.query, call.principal, Permission.WRITE)
+    service.authorize_statement(statement, call.principal, Permission.WRITE)
     return service.backend.update(statement, call)
+
+
+def refuse_plan(*_: object) -> NoReturn:
+    """Refuse a Substrait plan as an update.
+
+    Raises:
+        Unimplemented: always.
+    """
+    raise Unimplemented(
+        f"CommandStatementSubstraitPlan: {_READ_ONLY}; a plan that reads is executed as a query, "
+        "not as an update"
+    )
 
 
 def refuse_ingest(_service: object, command: messages.StatementIngest, *_: object) -> NoReturn:
