@@ -77,7 +77,7 @@ class EngineBackend:
                 schema = self._session_sql.plan(about_session)
                 return Prepared(schema, is_update=schema == NO_COLUMNS)
             plan = self._plan(mine, call)
-        return Prepared(plan.schema, plan.parameter_schema)
+        return Prepared(plan.schema, plan.described)
 
     def open(self, payload: bytes, call: Call) -> protocol.Rows:
         """Plan over the very pins of the payload, and start (rule 17)."""

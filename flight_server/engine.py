@@ -117,9 +117,10 @@ class Engine:
                 wanted = (
                     params.parameter_schema(context, text) if text.parameters else pa.schema([])
                 )
-                if text.parameters and statement.parameters is not None:
-                    frame = run_sql(context, text, params.bound(wanted, statement.parameters))
                 is_bound = not text.parameters or statement.parameters is not None
+                told = wanted if is_bound else params.described(context, text, wanted)
+                if text.parameters and is_bound:
+                    frame = run_sql(context, text, params.bound(wanted, statement.parameters))
                 optimized = frame.optimized_logical_plan() if is_bound else None
                 reads = None if optimized is None else analysis.reads_of(optimized, scope)
                 divisible = (
@@ -135,6 +136,7 @@ class Engine:
             pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
             parameter_schema=wanted,
             explain=text.kind == "explain",
+            described=told,
             prepared=Prepared(text, dict(scope.found), reads, divisible),
         )
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 import pyarrow as pa
 from datafusion import SessionContext
 
 from flight_server.protocol.errors import InvalidArgument
-from flight_server.sqllex import lex
+from flight_server.sqllex import Token, lex
 from flight_server.sqltext import SqlText
 from flight_server.wire import wire_type
 
 _PREPARE = "EXPLAIN PREPARE parameters AS "
+#: After a type's first word: the type is another one than that word says.
+_TYPE_GOES_ON = frozenset({"[", "with", "without", "varying", "precision"})
 
 
 def parameter_schema(context: SessionContext, text: SqlText) -> pa.Schema:
@@ -45,6 +48,71 @@ def _only(sql: str, number: int) -> str:
             pieces += [sql[at : token.start], "$1" if mine else f"$other{token.text[1:]}"]
             at = token.start + len(token.text)
     return "".join([*pieces, sql[at:]])
+
+
+def described(context: SessionContext, text: SqlText, schema: pa.Schema) -> pa.Schema:
+    """What clients are told: where no type can be inferred, that of a CAST around the parameter.
+
+    A value is bound as it comes, and the CAST makes of it what it can; but some clients (JDBC)
+    cannot bind without a type. Moments are told in milliseconds: the JDBC driver sends those,
+    whatever the unit (arrow-java #838).
+    """
+    if pa.null() not in schema.types:
+        return schema
+    casts = _casts(text.rewritten)
+    told = {name: _in_milliseconds(_cast_type(context, kind)) for name, kind in casts.items()}
+    return pa.schema(
+        [f.with_type(told.get(f.name, f.type)) if pa.types.is_null(f.type) else f for f in schema]
+    )
+
+
+def _casts(sql: str) -> dict[str, str]:
+    """Parameter → the type in the first ``CAST($n AS type)`` or ``$n::type``, as it is written."""
+    found: dict[str, str] = {}
+    tokens = lex(sql)
+    for i, token in enumerate(tokens):
+        if token.kind != "parameter" or token.text in found or i + 2 >= len(tokens):
+            continue
+        follows, called = tokens[i + 1], tokens[i - 2].name if i > 1 else ""
+        if follows.text == "::":
+            end = _type_end(tokens, i + 2)
+            if end < len(tokens) and tokens[end].name in _TYPE_GOES_ON:
+                continue
+        elif follows.name == "as" and called in {"cast", "try_cast"} and tokens[i - 1].text == "(":
+            end = _closing(tokens, i + 2)
+        else:
+            continue
+        last = tokens[end - 1]
+        found[token.text] = sql[tokens[i + 2].start : last.start + len(last.text)]
+    return found
+
+
+def _closing(tokens: Sequence[Token], first: int) -> int:
+    """Where the bracket closes that is open before ``first``."""
+    depth = 0
+    for at, token in enumerate(tokens[first:], start=first):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth < 0:
+            return at
+    return len(tokens)
+
+
+def _type_end(tokens: Sequence[Token], first: int) -> int:
+    """Where a type ends that nothing encloses: a word, and its sizes in brackets."""
+    sized = first + 1 < len(tokens) and tokens[first + 1].text == "("
+    return _closing(tokens, first + 2) + 1 if sized else first + 1
+
+
+def _cast_type(context: SessionContext, written: str) -> pa.DataType:
+    """The type that the engine takes the words for."""
+    frame = context.sql(f"SELECT CAST(NULL AS {written})")  # it has been planned
+    return wire_type(frame.schema().field(0).type)
+
+
+def _in_milliseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("ms", kind.tz)
+    return pa.time32("ms") if pa.types.is_time(kind) else kind
 
 
 def bound(

@@ -74,6 +74,7 @@ class Plan:
         schema: exactly what the stream will have: plain types.
         pins: one version per table that the statement names.
         parameter_schema: a field ``$n`` per parameter; type null where none can be inferred.
+        described: the same for clients: a CAST says a type too. Only where nothing is bound.
         explain: the statement is EXPLAIN or EXPLAIN ANALYZE.
         prepared: the engine's own; stays in the process.
     """
@@ -84,4 +85,5 @@ class Plan:
     pins: tuple[Pin, ...]
     parameter_schema: pa.Schema
     explain: bool
+    described: pa.Schema
     prepared: Prepared = field(repr=False, compare=False)

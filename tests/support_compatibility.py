@@ -79,8 +79,8 @@ LIMITS: Mapping[Cell, str] = {
     ("npm", "user and password"): "a wrong password makes the client hang",
     ("npm", "errors"): "the client says `failed to prepare statement`, whatever it is",
     ("JDBC", "parameters"): (
-        "timestamps are sent in a wrong unit by driver 18.3.0 (arrow-java #838): write them into "
-        "the statement; decimals need the column's scale (`setScale`)"
+        "timestamps are sent in a wrong unit by driver 18.3.0 (arrow-java #838): write "
+        "`cast(? as timestamp)`; decimals need the column's scale (`setScale`)"
     ),
     ("JDBC", "dates and timestamps"): (
         "`getObject` of a timestamp with a zone is not implemented in the driver: `getTimestamp`"

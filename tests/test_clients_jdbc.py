@@ -91,6 +91,11 @@ def test_parameters_of_every_type(seen: dict[str, Any]) -> None:
     assert lost == {"date_trunc('millisecond', at)": []}, DRIVERS_OWN_BUG
 
 
+def test_parameters_whose_type_only_a_cast_says(seen: dict[str, Any]) -> None:
+    """The driver cannot bind without a type, and sends moments in milliseconds."""
+    assert seen["casts"] == ["true", "17", "täxt", "2024-02-29"]
+
+
 @pytest.mark.feature("JDBC", "numbers, text, binary")
 def test_plain_types(seen: dict[str, Any]) -> None:
     row = seen["types"][0]

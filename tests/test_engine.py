@@ -389,6 +389,49 @@ def test_parameters_without_a_type_do_not_shift_the_others(engine: Engine) -> No
     assert result.column("a").to_pylist() == ["hello"] * 3
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cast(? as int)", [pa.int32()]),
+        ("try_cast($1 as decimal(10, 2)) as a, $1 as b", [pa.decimal128(10, 2)]),
+        ("cast(? as array<int>), ?::varchar", [pa.list_(pa.int32()), pa.string()]),
+        ("?::decimal(10, 2) + 1, (?::date)", [pa.decimal128(10, 2), pa.date32()]),
+        ("cast(cast(? as varchar) as int)", [pa.string()]),
+        ("cast(? as timestamp)", [pa.timestamp("ms")]),
+        ("cast(? as timestamp with time zone)", [pa.timestamp("ms", "UTC")]),
+        ("cast(? as time)", [pa.time32("ms")]),
+        ("?::int[]", [pa.null()]),
+        ("?::timestamp with time zone", [pa.null()]),
+        ("?, cast(1 as int)", [pa.null()]),
+        ("coalesce(?, 'cast(? as int)')", [pa.null()]),
+    ],
+)
+def test_a_cast_says_the_type_of_a_parameter_that_nothing_else_says(
+    engine: Engine, text: str, told: list[pa.DataType]
+) -> None:
+    """Clients are told; values are bound as they come, and the cast makes of them what it can."""
+    plan = engine.plan(Statement(f"select {text}"), OPTIONS)
+    assert plan.described.types == told
+    assert plan.parameter_schema.types == [pa.null()] * len(told)
+    names = [f"${i + 1}" for i in range(len(told))]
+    assert plan.described.names == names
+
+
+def test_what_is_inferred_goes_before_a_cast(engine: Engine) -> None:
+    plan = engine.plan(Statement("select cast($1 as int) from trades where price > $1"), OPTIONS)
+    assert plan.described.types == plan.parameter_schema.types == [pa.decimal128(18, 8)]
+
+
+def test_a_cast_parameter_takes_whatever_the_cast_takes(engine: Engine) -> None:
+    moment = datetime(2024, 3, 1, 12, 30, 15, 123456)  # noqa: DTZ001 - without a zone is the case
+    for value in (moment, "2024-03-01T12:30:15.123456", "2024-03-01 12:30:15.123456"):
+        assert one(engine, "select cast(cast(? as timestamp) as varchar)", value) == (
+            "2024-03-01T12:30:15.123456"
+        )
+    assert one(engine, "select cast(? as int)", "17") == 17
+    assert one(engine, "select cast(? as int)", None) is None
+
+
 def test_one_number_may_be_used_twice_and_values_are_never_text(engine: Engine) -> None:
     text = "select $1 as a, $1 || '!' as b, count(*) as n from trades where symbol <> $1"
     hostile = "x' or '1'='1"

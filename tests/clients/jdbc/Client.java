@@ -167,6 +167,24 @@ public final class Client {
       }
     }
     print("parameters", found);
+    String sql = "select cast(? as timestamp) = at, ?::int, cast(? as varchar), cast(? as date) "
+        + "from (select date_trunc('millisecond', at) as at from demo.types where id = 1)";
+    try (PreparedStatement statement = connection.prepareStatement(sql)) {
+      statement.setTimestamp(1, Timestamp.valueOf("2024-02-29 12:30:15.123"));
+      statement.setInt(2, 17);
+      statement.setString(3, "t\u00e4xt");
+      statement.setDate(4, Date.valueOf("2024-02-29"));
+      List<Object> row = new ArrayList<>();
+      try (ResultSet result = statement.executeQuery()) {
+        result.next();
+        for (int i = 1; i <= 4; i++) {
+          row.add(String.valueOf(result.getObject(i)));
+        }
+      }
+      print("casts", row);
+    } catch (SQLException | RuntimeException error) {
+      print("casts", error.toString());
+    }
   }
 
   private static void metadata(Connection connection) throws SQLException {
