@@ -159,6 +159,13 @@ def _listen_certified(settings: Settings, service: Service) -> FlightSqlServer:
     with _listening("mtls_port", server.host, server.mtls_port) as address:
         listener = FlightSqlServer(service, f"grpc+tls://{address}", tls=tls)
     log.info("mtls_ready host=%s port=%d", server.host, listener.port)
+    if _users(settings) is None:
+        log.warning(
+            "anonymous_admitted host=%s port=%s advice=%s",
+            *(server.host, server.port),
+            "only the listener for certificates asks who calls: set server.users, server.tokens or "
+            "server.users_file to close the other one",
+        )
     return listener
 
 

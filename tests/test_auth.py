@@ -306,13 +306,24 @@ def test_a_listener_takes_certificates_or_credentials(certificates: Certificates
 
 
 def test_the_settings_open_a_listener_for_certificates(
-    certificates: Certificates, tmp_path: Path, backend: WhoAmI
+    certificates: Certificates,
+    tmp_path: Path,
+    backend: WhoAmI,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A main listener that admits anybody beside it is warned of at start."""
     folder = certificates.folder
     config = tmp_path / "k2.toml"
     tls = f'tls_certificate = "{folder}/server.pem"\ntls_key = "{folder}/server.key"\n'
     config.write_text(f'[server]\n{tls}mtls_port = 0\nmtls_ca = "{folder}/ca.pem"\n')
-    server = _listen_certified(load(config, {}), make_service(backend))
+    with caplog.at_level("WARNING", "k2.app"):
+        server = _listen_certified(load(config, {}), make_service(backend))
+        assert ["anonymous_admitted" in line for line in caplog.messages] == [True]
+        caplog.clear()
+        closed = config.read_text() + '[server.tokens]\ncarol = "a-token-of-carol"\n'
+        config.write_text(closed)
+        _listen_certified(load(config, {}), make_service(backend)).stop()
+        assert caplog.messages == []
     with certificates.client(server.port, "alice") as client:
         assert fetch(client, QUERY) == NUMBERS
     server.stop()
