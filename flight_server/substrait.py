@@ -9,6 +9,7 @@ makes of the plan passes the same walls as SQL (``analysis.require_reading``, th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from flight_server.protocol.errors import (
     Unimplemented,
     cut,
 )
-from flight_server.sqlrules import GROWING, REPLACING, SERIES
+from flight_server.sqlrules import GROWING, MAX_GROWTH, REPLACING, SERIES
 from flight_server.sqltext import Bounds, SqlText
 
 #: The version of the format that the engine's decoder knows.
@@ -32,8 +33,14 @@ VERSION = "0.85.0"
 _BYTES_PER_SQL_BYTE = 4
 #: Most rows that a plan brings with it.
 MAX_ROWS = 10_000
-#: More calls of functions that replace text could make one of them work on what another one made.
-_MAX_REPLACING = 2
+#: Functions that put texts or lists behind one another: forty around one another, each given the
+#: same twice, make a terabyte of a character.
+_JOINING = frozenset(
+    {"str_concat", "concat", "concat_ws", "array_concat", "array_cat", "list_concat"}
+    | {"list_cat", "array_append", "array_prepend", "make_array", "array", "make_list"}
+)
+#: What a function that replaces text is taken to make of a character, at least.
+_LEAST_GROWTH = 64
 
 #: Steps of a plan that reads.
 RELATIONS = frozenset(
@@ -83,7 +90,8 @@ class _Seen:
     rows: int = 0
     tables: list[str] = field(default_factory=list)
     functions: list[tuple[int, str]] = field(default_factory=list)
-    calls: list[int] = field(default_factory=list)
+    calls: list[tuple[int, int]] = field(default_factory=list)
+    longest_literal: int = 0
 
 
 def read_plan(plan: bytes, shown: str, bounds: Bounds) -> SqlText:
@@ -95,7 +103,7 @@ def read_plan(plan: bytes, shown: str, bounds: Bounds) -> SqlText:
         bounds: those of SQL; a plan may have four times as many bytes.
 
     Raises:
-        InvalidArgument: the bytes are no plan, or one of several statements.
+        InvalidArgument: the bytes are no plan, or one with several relations.
         ResourceExhausted: it is larger than ``bounds``, or makes values that are.
         Unimplemented: it writes, reads files, or holds anything else that is not known.
     """
@@ -177,8 +185,10 @@ def _walk(root: dict[str, Any], seen: _Seen) -> None:
             # repeat:str_i64 is the function repeat
             name = str(declared.get("name", "")).partition(":")[0].lower()
             seen.functions.append((declared.get("functionAnchor", 0), name))
+        if "literal" in node:
+            seen.longest_literal = max(seen.longest_literal, len(str(node["literal"])))
         if isinstance(called := node.get("scalarFunction"), dict):
-            seen.calls.append(called.get("functionReference", 0))
+            seen.calls.append((called.get("functionReference", 0), len(_list(called, "arguments"))))
 
 
 def _nodes(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -201,15 +211,24 @@ def _list(node: object, name: str) -> list[Any]:
 def _refuse_growth(seen: _Seen) -> None:
     """Bounds the functions that make large values: ``sqlrules`` says why.
 
+    Calls that replace or join text are all taken to be around one another, with the longest
+    literal, and with the same text as every argument.
+
     Raises:
-        Unimplemented: names the function.
+        Unimplemented: names the function, or says how many calls there are.
     """
     names = {name for _, name in seen.functions}
     for name in sorted(names & (GROWING.keys() | SERIES)):
         raise Unimplemented(f"{name}(…) is not offered in Substrait plans: send SQL")
-    replacing = {anchor for anchor, name in seen.functions if name in REPLACING}
-    if sum(reference in replacing for reference in seen.calls) > _MAX_REPLACING:
+    replaced = min(max(_LEAST_GROWTH, seen.longest_literal), MAX_GROWTH + 1)
+    growing = {anchor: replaced for anchor, name in seen.functions if name in REPLACING}
+    joining = {anchor for anchor, name in seen.functions if name in _JOINING}
+    factors = [
+        *(growing[anchor] for anchor, _ in seen.calls if anchor in growing),
+        *(max(1, count) for anchor, count in seen.calls if anchor in joining),
+    ]
+    if math.prod(factors) > MAX_GROWTH:
         raise Unimplemented(
-            f"Substrait plans with more than {_MAX_REPLACING} calls of functions that replace text "
-            "are not offered: send SQL"
+            f"Substrait plans with {len(factors)} calls that replace or join text or lists, or "
+            "with so long a literal for them, are not offered: send SQL"
         )

@@ -87,7 +87,7 @@ LIMITS: Mapping[Cell, str] = {
     ),
     ("JDBC", "session options"): (
         "by `SET` and `USE`, and `catalog=` in the URL; with the latter, `close()` of driver "
-        "18.3.0 ends the session twice, and throws"
+        "18.3.0 ends the session twice, and throws; its `setSchema` tells the server nothing"
     ),
     ("JDBC", "partitions"): "not offered: the driver fetches all endpoints itself",
 }

@@ -139,6 +139,8 @@ QUERIES = [
     "select n, row_number() over (order by n desc) as r from demo.numbers order by 1",
     "select case when n > 1 then 'more' else label end as z from demo.numbers order by n",
     "select 1 as one, 'x' as x",
+    "select label || '-' || label as x, concat(label, n) as y from demo.numbers order by n",
+    "select replace(replace(label, 'o', 'oo'), 'oo', 'u') as x from demo.numbers order by n",
     "select column1 from (values (1), (2)) order by 1",
     "select _partition, count(*) as c, max(price) from market_data.ticks group by 1 order by 1",
     "select symbol, at from market_data.ticks where _offset >= 105 and price > 0 order by 1, 2",
@@ -529,7 +531,26 @@ HOSTILE = [
             "from demo.numbers"
         ),
         Unimplemented,
-        "replace text",
+        "3 calls that replace or join text",
+    ),
+    (
+        "replacing by much",
+        planned(
+            f"select replace(replace(label, 'o', '{'o' * 300}'), 'o', '{'o' * 300}') as x "
+            "from demo.numbers"
+        ),
+        Unimplemented,
+        "2 calls that replace or join text or lists, or with",
+    ),
+    (
+        "doubling",
+        planned(
+            "with c0 as (select label as x from demo.numbers)"
+            + "".join(f", c{i + 1} as (select x || x as x from c{i})" for i in range(17))
+            + " select length(x) as n from c17"
+        ),
+        Unimplemented,
+        "17 calls that replace or join text",
     ),
     ("unknown function", calling("nonsense:i64", {"i64": "1"}), Unimplemented, "function name"),
     (
