@@ -44,13 +44,18 @@ _TABLE = "BASE TABLE"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One table, for metadata; ``columns`` is asked only where it is wanted."""
+    """One table, for metadata; ``columns`` is asked only where it is wanted.
+
+    Attributes:
+        version: names what ``columns`` gives, for whoever remembers it; None: nothing does.
+    """
 
     catalog: str
     schema: str
     name: str
     type: str
     columns: Callable[[], pa.Schema]
+    version: str | None = None
 
 
 class Engine:
@@ -196,8 +201,11 @@ class Engine:
             for name in self._system
         ]
         listed += [
-            Listed(self._catalog_name, name.namespace, name.table, _TABLE, self._columns(name))
-            for name in self._tables.names()
+            Listed(
+                *(self._catalog_name, name.namespace, name.table, _TABLE),
+                *(self._columns(name, location), location),
+            )
+            for name, location in self._tables.listing().items()
         ]
         return sorted(listed, key=lambda table: (table.schema, table.name))
 
@@ -210,8 +218,8 @@ class Engine:
         """Ends the engine's own thread; idempotent."""
         self._watchdog.close()
 
-    def _columns(self, name: TableName) -> Callable[[], pa.Schema]:
-        return lambda: wire_schema(self._tables.describe(name))
+    def _columns(self, name: TableName, location: str | None) -> Callable[[], pa.Schema]:
+        return lambda: wire_schema(self._tables.describe(name, location))
 
     def _system_columns(self, name: str) -> Callable[[], pa.Schema]:
         return lambda: wire_schema(self._system[name]().schema)

@@ -39,7 +39,7 @@ from flight_server.protocol.errors import (
     Unimplemented,
 )
 from flight_server.protocol.handles import Opened, Purpose, Retired, Sealer
-from flight_server.protocol.metadata import describe
+from flight_server.protocol.metadata import EncodedSchemas, describe
 from flight_server.protocol.running import Running
 
 #: Bound parameters travel inside the handle up to this size (they go back and forth twice).
@@ -73,7 +73,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every route works with. Immutable but for the two bounded registers."""
+    """What every route works with. Immutable but for the three bounded registers."""
 
     backend: Backend
     sealer: Sealer
@@ -82,6 +82,7 @@ class Service:
     policy: Policy = allow_all
     retired: Retired = field(default_factory=Retired)
     running: Running = field(default_factory=Running)
+    encoded: EncodedSchemas = field(default_factory=EncodedSchemas)
 
     def authorize(self, permission: Permission, principal: Principal) -> None:
         """Ask the policy.
