@@ -30,6 +30,7 @@ from flight_server.limits import Admission, Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
 from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
+from flight_server.shapes import Shape, Shapes, names_of
 from flight_server.shares import Share, divide
 from flight_server.sqltext import SqlText, read
 from flight_server.wire import wire_schema
@@ -86,6 +87,7 @@ class Engine:
         self._contexts = Contexts(limits, catalog_name)
         self._admission = Admission(limits.concurrency, limits.queue_wait_s)
         self._watchdog = Watchdog()
+        self._shapes = Shapes()
 
     def plan(
         self,
@@ -110,9 +112,25 @@ class Engine:
                 statement's fault.
             CatalogError: a table cannot be pinned now (NotReady, LogGap, LakeUnavailable, …).
         """
-        text = read(statement.sql, self._limits.bounds())
         params.sets(statement.parameters, self._limits.max_parameter_sets)
         scope = self._scope(options, {pin.name: pin for pin in pins}, at_least, wait_s)
+        shape = self._shapes.get(statement, options)
+        if shape is None or not shape.holds(scope):
+            shape = self._plan_text(statement, options, scope)
+            self._shapes.put(statement, options, shape, scope)
+        return Plan(
+            statement=statement,
+            options=options,
+            schema=shape.schema,
+            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
+            parameter_schema=shape.parameter_schema,
+            explain=shape.text.kind == "explain",
+            prepared=Prepared(shape.text, dict(scope.found), shape.reads, shape.divisible),
+        )
+
+    def _plan_text(self, statement: Statement, options: Options, scope: Scope) -> Shape:
+        """What the engine makes of the text, over stubs of what its names mean."""
+        text = read(statement.sql, self._limits.bounds())
         with engine_errors(text, scope):
             context = self._context(text, options, scope)
             with entered(scope):
@@ -132,15 +150,7 @@ class Engine:
                     and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
                 )
             schema = wire_schema(frame.schema())
-        return Plan(
-            statement=statement,
-            options=options,
-            schema=schema,
-            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
-            parameter_schema=wanted,
-            explain=text.kind == "explain",
-            prepared=Prepared(text, dict(scope.found), reads, divisible),
-        )
+        return Shape(text, names_of(scope), schema, wanted, reads, divisible)
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
         """Shares of a plan's rows, each to be streamed by itself; none: only the whole.
