@@ -13,6 +13,8 @@ READY := .venv/.ready
 #: The packages that only make bench and make fuzz need.
 TOOLS := .venv/.tools
 ARGS ?=
+#: Of make fuzz, for each decoder.
+SECONDS ?= 20
 #: Test processes; servers wait more than they compute, so a few more than cores.
 WORKERS ?= 4
 
@@ -52,7 +54,8 @@ unit: $(READY)
 chaos: $(READY) ## kills by the hundred, every answer proven: make chaos ARGS="--kills 200"
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
-fuzz: $(TOOLS) ## the generated tests, many more examples
+fuzz: $(TOOLS) ## every decoder, guided by coverage (make fuzz SECONDS=60), then the generated tests
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 	K2_FUZZ=1 $(BIN)/pytest -n $(WORKERS) -m hypothesis $(ARGS)
 
 differential: $(READY) ## our answers against DuckDB's and fastavro's, many more statements
