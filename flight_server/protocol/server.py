@@ -219,10 +219,12 @@ def _received(reader: Any) -> Iterator[pa.RecordBatch]:
             batch = reader.read_chunk().data
             batch.validate(full=True)
             _read_names(batch.schema)
+            _ = batch.columns
         except StopIteration:
             return
-        # All that pyarrow raises here; the last: a name that is no UTF-8.
-        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+        # All that pyarrow raises here; the last two: a name that is no UTF-8, a type (intervals of
+        # months) that pyarrow has no class for.
+        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError, KeyError) as error:
             raise InvalidArgument("the uploaded Arrow data is not valid") from error
         yield batch
 
