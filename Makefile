@@ -10,7 +10,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
   >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 READY := .venv/.ready
+#: The packages that only make bench and make fuzz need.
+TOOLS := .venv/.tools
 ARGS ?=
+#: Of make fuzz, for each decoder.
+SECONDS ?= 20
 #: Test processes; servers wait more than they compute, so a few more than cores.
 WORKERS ?= 4
 
@@ -25,6 +29,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
+
+$(TOOLS): requirements-tools.lock $(READY)
+	@echo "Installing what make bench and make fuzz need ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps \
+	  --only-binary :all: -r requirements-tools.lock
+	@touch $(TOOLS)
 
 demo: $(READY) ## a synthetic market, end to end, without any service: make demo ARGS="..."
 	@$(BIN)/k2 demo $(ARGS)
@@ -44,13 +54,14 @@ unit: $(READY)
 chaos: $(READY) ## kills by the hundred, every answer proven: make chaos ARGS="--kills 200"
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
-fuzz: $(READY) ## the generated tests, many more examples
+fuzz: $(TOOLS) ## every decoder, guided by coverage (make fuzz SECONDS=60), then the generated tests
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 	K2_FUZZ=1 $(BIN)/pytest -n $(WORKERS) -m hypothesis $(ARGS)
 
 differential: $(READY) ## our answers against DuckDB's and fastavro's, many more statements
 	K2_FUZZ=1 $(BIN)/pytest -n $(WORKERS) -m differential $(ARGS)
 
-bench: $(READY) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
+bench: $(TOOLS) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
 compatibility: $(READY) ## write docs/compatibility.md from the clients' tests
@@ -61,10 +72,12 @@ proto: $(READY) ## compile the vendored protocol files anew
 	  --include_imports --descriptor_set_out=flight_sql.desc \
 	  Flight.proto FlightSql.proto google/protobuf/any.proto
 
-lock: $(READY) ## write requirements.lock anew (needs the package uv in .venv)
+lock: $(READY) ## write both lock files anew (needs the package uv in .venv)
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install -q uv
 	$(BIN)/python -m uv pip compile --universal --generate-hashes --no-header --no-annotate \
 	  --python-version 3.11 --extra test --quiet pyproject.toml -o requirements.lock $(ARGS)
+	$(BIN)/python -m uv pip compile --universal --generate-hashes --no-header --no-annotate \
+	  --python-version 3.11 --group tools --quiet -o requirements-tools.lock $(ARGS)
 
 clean: ## remove what the targets made, the jars and the environment included
 	rm -rf .venv .stack .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-data k2-live

@@ -12,7 +12,14 @@ from pathlib import Path
 from support_kafka import Broker
 from support_stack import Stack
 
-from bench import freshness_lane, ingest_lane, memory_lane, query_lanes
+from bench import (
+    freshness_lane,
+    ingest_lane,
+    latency_lane,
+    memory_lane,
+    metadata_lane,
+    query_lanes,
+)
 from bench.figures import Figure, amount, write
 from bench.stage import Stage, say
 
@@ -20,6 +27,8 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "ingest": ingest_lane.lane,
     "freshness": freshness_lane.lane,
     "queries": query_lanes.lanes,
+    "latency": latency_lane.lane,
+    "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
 }
 

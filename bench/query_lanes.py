@@ -1,8 +1,7 @@
-"""Queries over history and tail: aggregation, latency, and whole tables through the wire."""
+"""Queries over history and tail: aggregation, and whole tables through the wire."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,11 @@ import pyarrow.parquet as pq
 from chaos.site import Layout
 from support_site import connect as connected
 
+from bench.bare import Bare, bare_client
 from bench.figures import Figure, at_least, at_most
 from bench.stage import (
     Stage,
     fill,
-    quantile,
     running,
     say,
     set_keys,
@@ -51,7 +50,6 @@ def lanes(stage: Stage) -> list[Figure]:
     with running(layout, "serve"), connected(layout) as connection:
         wait_for(layout, visible=stage.scaled(HISTORY_ROWS + LIVE_ROWS))
         figures = _vwap(stage, connection)
-        figures += _select_one(layout)
         _more_live(stage, layout)
         figures += _fetch(layout, connection)
     return figures
@@ -159,94 +157,6 @@ def alternate(lanes_: dict[str, Callable[[], object]], repeats: int = REPEATS) -
     return best
 
 
-# --- latency ------------------------------------------------------------------------------------
-
-
-class _Nothing(fl.FlightServerBase):  # type: ignore[misc] # pyarrow has no types
-    """A Flight server that answers at once: what the transport alone costs."""
-
-    def __init__(self, table: pa.Table) -> None:
-        super().__init__("grpc://127.0.0.1:0")
-        self._table = table
-
-    def get_flight_info(self, _context: object, descriptor: fl.FlightDescriptor) -> fl.FlightInfo:
-        endpoint = fl.FlightEndpoint(b"x", [f"grpc://127.0.0.1:{self.port}"])
-        return fl.FlightInfo(self._table.schema, descriptor, [endpoint], -1, -1)
-
-    def do_get(self, _context: object, _ticket: fl.Ticket) -> fl.RecordBatchStream:
-        return fl.RecordBatchStream(self._table)
-
-
-def _select_one(layout: Layout) -> list[Figure]:
-    say("queries: select 1")
-    figures = []
-    with _Nothing(pa.table({"one": [1]})) as nothing:
-        for clients in (1, 8, 64):
-            ours = _many(clients, lambda: _sql_client(layout))
-            bare = _many(clients, lambda: _bare_client(nothing.port))
-            for share, name in ((0.5, "p50"), (0.99, "p99")):
-                figures.append(
-                    Figure(
-                        f"`select 1` through ADBC, {clients} clients, {name}",
-                        *(quantile(ours, share) * 1000, "ms"),
-                        "bare Flight (info + get)",
-                        quantile(bare, share) * 1000,
-                        detail={"per_second": len(ours) / max(1e-9, sum(ours) / clients)},
-                    )
-                )
-    return figures
-
-
-def _sql_client(layout: Layout) -> tuple[Callable[[], object], Callable[[], None]]:
-    connection = flightsql.connect(layout.uri, autocommit=True)
-    cursor = connection.cursor()
-
-    def ask() -> object:
-        cursor.execute("select 1")
-        return cursor.fetchone()
-
-    def close() -> None:
-        cursor.close()
-        connection.close()
-
-    return ask, close
-
-
-def _bare_client(port: int) -> tuple[Callable[[], object], Callable[[], None]]:
-    client = fl.connect(f"grpc://127.0.0.1:{port}")
-
-    def ask() -> object:
-        info = client.get_flight_info(fl.FlightDescriptor.for_command(b"x"))
-        return client.do_get(info.endpoints[0].ticket).read_all()
-
-    return ask, client.close
-
-
-def _many(
-    clients: int, make: Callable[[], tuple[Callable[[], object], Callable[[], None]]]
-) -> list[float]:
-    """Times of single questions, asked by so many clients at once for three seconds."""
-    times: list[float] = []
-    ready = threading.Barrier(clients)
-
-    def body() -> None:
-        ask, close = make()
-        ask()
-        ready.wait()
-        limit = time.perf_counter() + 3
-        while (began := time.perf_counter()) < limit:
-            ask()
-            times.append(time.perf_counter() - began)
-        close()
-
-    threads = [threading.Thread(target=body) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return times
-
-
 # --- whole tables -------------------------------------------------------------------------------
 
 
@@ -279,15 +189,15 @@ def _fetch(layout: Layout, connection: flightsql.Connection) -> list[Figure]:
     def collect() -> object:
         return context.sql(f"select {FETCHED} from runs").collect()
 
-    with _Nothing(history) as runs, _Nothing(live) as tail:
+    with Bare(history) as runs, Bare(live) as tail:
         best = alternate(
             {
                 "history": through_wire("runs"),
                 "adbc": through_adbc,
                 "live": through_wire("live"),
                 "collect": collect,
-                "raw history": _bare_client(runs.port)[0],
-                "raw live": _bare_client(tail.port)[0],
+                "raw history": bare_client(runs.port)[0],
+                "raw live": bare_client(tail.port)[0],
             },
         )
     slower = max(best["collect"], best["raw history"])

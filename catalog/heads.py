@@ -14,7 +14,13 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from catalog.errors import MarkerLost, VersionGone, shorten
-from catalog.offsets import MARKER_PROPERTY, Marker, marker_from_summary, marker_to_summary
+from catalog.offsets import (
+    MALFORMED,
+    MARKER_PROPERTY,
+    Marker,
+    marker_from_summary,
+    marker_to_summary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ def _marker_of_property(text: str) -> tuple[int, Marker]:
     try:
         copy = json.loads(text)
         snapshot_id, marker = int(copy["snapshot-id"]), marker_from_summary(copy["summary"])
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise _unreadable(text) from error
     if marker is None:
         raise _unreadable(text)

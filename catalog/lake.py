@@ -31,6 +31,7 @@ from catalog.faults import reach
 from catalog.files import FileIndex, absolute, schema_of, tasks_of
 from catalog.heads import Head, head_of, recorded_marker, snapshot_at
 from catalog.iceberg_schema import names_are_stable, plain_schema
+from catalog.listing import located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity
 from catalog.spec import TableName, TableSpec
 from catalog.versions import Version, Versions, snapshots_table
@@ -101,6 +102,18 @@ class Lake:
         with lake_errors(f"listing the tables of {namespace}"):
             found = self._catalog.list_tables(tuple(namespace.split(".")))
         return sorted(TableName(namespace, identifier[-1]) for identifier in found)
+
+    def listing(self) -> Mapping[TableName, str | None]:
+        """Every table, and its metadata file where the catalog tells it at once (SQL catalogs).
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        with lake_errors("listing all tables"):
+            located = located_tables(self._catalog)
+        if located is not None:
+            return located
+        return {name: None for space in self.namespaces() for name in self.tables(space)}
 
     def exists(self, name: TableName) -> bool:
         """Whether there is such a table."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from catalog.errors import CatalogError, NotReady
-from catalog.offsets import Offsets, TopicIdentity
+from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.records import Part, Segment
 from catalog.spec import TableName
 
@@ -131,7 +131,7 @@ class Manifest:
                 error_code=item["error_code"],
                 error=item["error"],
             )
-        except (ValueError, LookupError, TypeError, AttributeError, CatalogError) as error:
+        except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(
                 "the live table's manifest cannot be read: it is replaced as soon as the table's "
                 "ingest publishes; if none runs, start it"

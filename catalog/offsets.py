@@ -126,6 +126,9 @@ class Marker:
 
 _PREFIX = "k2."
 #: The summary key whose presence says "this snapshot carries a marker".
+#: What parsing JSON of any shape may raise: wrong types and names, numbers beyond every bound,
+#: brackets without end.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 POSITIONS_KEY = _PREFIX + "positions"
 #: Table property that holds a copy of the newest marker with its snapshot's id (rule 2).
 MARKER_PROPERTY = _PREFIX + "marker"
@@ -161,7 +164,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             schema_id=int(summary[_PREFIX + "schema-id"]),
             gc=int(summary[_PREFIX + "gc"]),
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise MarkerLost(
             f"the Kafka positions in a snapshot's summary cannot be read "
             f"({shorten(summary[POSITIONS_KEY])}): repair the table before it is written again"

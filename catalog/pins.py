@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from catalog.errors import VersionGone
 from catalog.manifest import Manifest, schema_key
-from catalog.offsets import Offsets, TopicIdentity
+from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.spec import TableName
 
 
@@ -103,7 +103,7 @@ class Pin:
                 high=Offsets.from_json(item["e"]),
                 schema_key=item["h"],
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise VersionGone(
                 "the ticket's version cannot be read here: plan the statement again"
             ) from error

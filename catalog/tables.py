@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
@@ -86,7 +87,24 @@ class Tables:
         Raises:
             LakeUnavailable: the catalog did not answer.
         """
-        return tuple(sorted({*self._specs, *self._heads.names()}))
+        return tuple(self.listing())
+
+    def listing(self) -> Mapping[TableName, str | None]:
+        """:meth:`names`, each with what names its columns for :meth:`describe`.
+
+        That is an ordinary table's metadata file, where the catalog tells all of them at once. It
+        is None for hybrid tables, and for all tables of a REST catalog.
+
+        Raises:
+            LakeUnavailable: the catalog did not answer.
+        """
+        found = self._heads.listing()
+        if self._specs:  # declared, whether the catalog has them already or not
+            merged = {**found, **dict.fromkeys(self._specs)}
+            found = dict(
+                sorted(merged.items(), key=lambda item: (item[0].namespace, item[0].table))
+            )
+        return found
 
     def pin(
         self,
@@ -176,8 +194,12 @@ class Tables:
                     raise
         raise _gone(pin, "changed faster than it could be opened")
 
-    def describe(self, name: TableName) -> pa.Schema:
+    def describe(self, name: TableName, location: str | None = None) -> pa.Schema:
         """The table's columns, without a version: for lists of tables.
+
+        Args:
+            name: the table.
+            location: its metadata file, as :meth:`listing` told it; None: its newest one.
 
         Raises:
             TableNotFound: there is no such table.
@@ -186,6 +208,9 @@ class Tables:
         manifest = self._live.manifest(name) if name in self._specs else None
         if manifest is not None:
             return manifest.arrow_schema
+        if location is not None:
+            with suppress(VersionGone):  # replaced since, and cleared away
+                return self._lake.arrow_schema(name, location)
         try:
             head = self._heads.get(name)
         except TableNotFound as error:

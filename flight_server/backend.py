@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from catalog.errors import CatalogError, NotReady
+from catalog.errors import CatalogError, NotReady, TableNotFound, Unsupported
 from catalog.offsets import Offsets
 from catalog.spec import TableName
 from flight_server import protocol
@@ -123,11 +123,17 @@ class EngineBackend:
             return [(self._settings.catalog, name) for name in self._schema_names()]
 
     def tables(self, call: Call) -> Iterable[TableEntry]:
-        """Every table; a hybrid one that was never published has no columns yet."""
+        """Every table.
+
+        A hybrid one that was never published, one dropped since and one with a column of a type
+        that cannot be read are listed without columns: one table never spoils the list.
+        """
         del call
         with wire_errors():
             listed = self._engine.list_tables()
-        return [TableEntry(t.catalog, t.schema, t.name, t.type, _columns(t)) for t in listed]
+        return [
+            TableEntry(t.catalog, t.schema, t.name, t.type, _columns(t), t.version) for t in listed
+        ]
 
     def table_types(self) -> Iterable[str]:
         """Those of :meth:`tables`."""
@@ -286,7 +292,7 @@ def _columns(listed: Listed) -> Callable[[], pa.Schema]:
         with wire_errors():
             try:
                 return listed.columns()
-            except NotReady:
+            except (NotReady, TableNotFound, Unsupported):
                 return pa.schema([])
 
     return columns

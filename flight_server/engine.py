@@ -30,6 +30,7 @@ from flight_server.limits import Admission, Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
 from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
+from flight_server.shapes import Shape, Shapes, names_of
 from flight_server.shares import Share, divide
 from flight_server.sqltext import SqlText, read
 from flight_server.substrait import read_plan
@@ -45,13 +46,18 @@ _TABLE = "BASE TABLE"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One table, for metadata; ``columns`` is asked only where it is wanted."""
+    """One table, for metadata; ``columns`` is asked only where it is wanted.
+
+    Attributes:
+        version: names what ``columns`` gives, for whoever remembers it; None: nothing does.
+    """
 
     catalog: str
     schema: str
     name: str
     type: str
     columns: Callable[[], pa.Schema]
+    version: str | None = None
 
 
 class Engine:
@@ -82,6 +88,7 @@ class Engine:
         self._contexts = Contexts(limits, catalog_name)
         self._admission = Admission(limits.concurrency, limits.queue_wait_s)
         self._watchdog = Watchdog()
+        self._shapes = Shapes()
 
     def plan(
         self,
@@ -106,9 +113,26 @@ class Engine:
                 statement's fault.
             CatalogError: a table cannot be pinned now (NotReady, LogGap, LakeUnavailable, …).
         """
-        text = self._read(statement)
         params.sets(statement.parameters, self._limits.max_parameter_sets)
         scope = self._scope(options, {pin.name: pin for pin in pins}, at_least, wait_s)
+        shape = self._shapes.get(statement, options)
+        if shape is None or not shape.holds(scope):
+            shape = self._plan_text(statement, options, scope)
+            self._shapes.put(statement, options, shape, scope)
+        return Plan(
+            statement=statement,
+            options=options,
+            schema=shape.schema,
+            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
+            parameter_schema=shape.parameter_schema,
+            explain=shape.text.kind == "explain",
+            described=shape.described,
+            prepared=Prepared(shape.text, dict(scope.found), shape.reads, shape.divisible),
+        )
+
+    def _plan_text(self, statement: Statement, options: Options, scope: Scope) -> Shape:
+        """What the engine makes of the text, over stubs of what its names mean."""
+        text = self._read(statement)
         with engine_errors(text, scope):
             context = self._context(text, options, scope)
             with entered(scope):
@@ -129,16 +153,7 @@ class Engine:
                     and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
                 )
             schema = wire_schema(frame.schema())
-        return Plan(
-            statement=statement,
-            options=options,
-            schema=schema,
-            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
-            parameter_schema=wanted,
-            explain=text.kind == "explain",
-            described=told,
-            prepared=Prepared(text, dict(scope.found), reads, divisible),
-        )
+        return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
         """Shares of a plan's rows, each to be streamed by itself; none: only the whole.
@@ -199,8 +214,11 @@ class Engine:
             for name in self._system
         ]
         listed += [
-            Listed(self._catalog_name, name.namespace, name.table, _TABLE, self._columns(name))
-            for name in self._tables.names()
+            Listed(
+                *(self._catalog_name, name.namespace, name.table, _TABLE),
+                *(self._columns(name, location), location),
+            )
+            for name, location in self._tables.listing().items()
         ]
         return sorted(listed, key=lambda table: (table.schema, table.name))
 
@@ -213,8 +231,8 @@ class Engine:
         """Ends the engine's own thread; idempotent."""
         self._watchdog.close()
 
-    def _columns(self, name: TableName) -> Callable[[], pa.Schema]:
-        return lambda: wire_schema(self._tables.describe(name))
+    def _columns(self, name: TableName, location: str | None) -> Callable[[], pa.Schema]:
+        return lambda: wire_schema(self._tables.describe(name, location))
 
     def _system_columns(self, name: str) -> Callable[[], pa.Schema]:
         return lambda: wire_schema(self._system[name]().schema)

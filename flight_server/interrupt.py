@@ -53,14 +53,24 @@ class Interruptible:
             self._leave()
             raise self._raised() from None
 
-    def interrupt(self, error: Exception) -> None:
-        """Ends the running call, and every later one, with ``error``; the first one counts."""
+    def interrupt(self, error: Exception) -> bool:
+        """Ends the running call, and every later one, with ``error``; the first one counts.
+
+        Returns:
+            Whether no call was running, so that nobody notices before the next one.
+        """
         with self._lock:
             if self._error is not None:
-                return
+                return False
             self._error = error
             if self._thread is not None:
                 _send(self._thread, _Interrupt)
+            return self._thread is None
+
+    def check(self) -> None:
+        """Raises what :meth:`interrupt` was given, if it was."""
+        if self._error is not None:
+            raise self._raised()
 
     @property
     def error(self) -> Exception | None:
@@ -102,14 +112,14 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watched: dict[Interruptible, tuple[float, Callable[[], Exception]]] = {}
+        self._watched: dict[Interruptible, tuple[float, Callable[[], object]]] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, target: Interruptible, at_s: float, error: Callable[[], Exception]) -> None:
-        """From ``at_s`` (monotonic clock) on, ``target`` is interrupted with ``error()``."""
+    def watch(self, target: Interruptible, at_s: float, end: Callable[[], object]) -> None:
+        """At ``at_s`` (monotonic clock), ``end()`` is called, once, to interrupt ``target``."""
         with self._lock:
-            self._watched[target] = (at_s, error)
+            self._watched[target] = (at_s, end)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="k2-deadlines", daemon=True)
                 self._thread.start()
@@ -129,8 +139,8 @@ class Watchdog:
         while not self._closed.wait(_LOOK_S):
             now_s = time.monotonic()
             with self._lock:
-                due = [(t, error) for t, (at_s, error) in self._watched.items() if at_s <= now_s]
+                due = [(t, end) for t, (at_s, end) in self._watched.items() if at_s <= now_s]
                 for target, _ in due:
                     del self._watched[target]
-            for target, error in due:
-                target.interrupt(error())
+            for _, end in due:
+                end()

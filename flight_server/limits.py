@@ -98,13 +98,15 @@ class Slot:
     """The right to run one statement; a context manager, released once."""
 
     def __init__(self, admission: Admission) -> None:
-        self._admission: Admission | None = admission
+        self._held = [admission]
 
     def release(self) -> None:
-        """Gives the place to whoever has waited longest; idempotent."""
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            admission._release()  # noqa: SLF001  # a slot is a part of its admission
+        """Gives the place to whoever has waited longest; idempotent, any thread."""
+        try:
+            admission = self._held.pop()  # one step: a deadline may meet the statement's own end
+        except IndexError:
+            return
+        admission._release()  # noqa: SLF001  # a slot is a part of its admission
 
     def __enter__(self) -> Self:
         return self

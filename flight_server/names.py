@@ -68,7 +68,10 @@ class TableSource(Protocol):
     def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
         """Its rows."""
 
-    def describe(self, name: TableName) -> pa.Schema:
+    def listing(self) -> Mapping[TableName, str | None]:
+        """Every table, with what names its columns, where something does."""
+
+    def describe(self, name: TableName, location: str | None = None) -> pa.Schema:
         """A table's columns, without a version."""
 
     def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:

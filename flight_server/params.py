@@ -163,7 +163,10 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _shown(value: pa.Scalar) -> str:
-    text = repr(value.as_py())
+    try:
+        text = repr(value.as_py())
+    except (ValueError, ArithmeticError, LookupError):  # a moment after the year 9999, a lost zone
+        return "(a value that cannot be shown)"
     return text if len(text) <= 64 else text[:63] + "…"  # noqa: PLR2004  # a glance is enough
 
 

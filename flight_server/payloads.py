@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from catalog.errors import VersionGone
+from catalog.offsets import MALFORMED
 from catalog.tables import Pin
 from flight_server.plans import Options, Plan, Statement
 from flight_server.shares import Share
@@ -61,7 +62,7 @@ def read_payload(payload: bytes) -> Payload:
         start, length = _HEAD.size + size, head["b"]
         substrait = payload[start : start + length] if length else None
         parameters = _from_ipc(payload[start + length :])
-    except (struct.error, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+    except (struct.error, *MALFORMED, OSError, pa.ArrowException, StopIteration) as error:
         raise VersionGone(
             "another version of this server made the ticket: plan the statement again"
         ) from error

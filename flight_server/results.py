@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 class Work:
     """What one execution holds: waits for its slot when made, gives it back when closed.
+
+    When it is ended while nobody waits for the engine, because the reader is slow and the batch
+    before is still being sent, slot and stream are given up at once: the reader may take for ever.
 
     One share of a divided statement holds a slot only while the engine works for it: a client may
     open all shares and read one after the other, and would wait for itself for ever.
@@ -46,7 +50,9 @@ class Work:
         self._watchdog = watchdog
         self._admission = admission
         self._slot = None if is_share else admission.enter(deadline)
-        watchdog.watch(self._calls, deadline.at_s, Deadline.error)
+        #: Drops the engine's stream; the result's own.
+        self.give_up: Callable[[], None] | None = None
+        watchdog.watch(self._calls, deadline.at_s, lambda: self._end(Deadline.error()))
 
     def run(self, call: Callable[[], T]) -> T:
         """``call()``, ended by the deadline or by :meth:`cancel`."""
@@ -57,11 +63,24 @@ class Work:
 
     def cancel(self) -> None:
         """Ends the statement from any thread; idempotent."""
-        self._calls.interrupt(Cancelled("the statement was cancelled"))
+        self._end(Cancelled("the statement was cancelled"))
+
+    def check(self) -> None:
+        """Raises what the statement was ended with, if it was."""
+        self._calls.check()
 
     def close(self) -> None:
         """Gives the slot back; idempotent."""
+        self.give_up = None
         self._watchdog.forget(self._calls)
+        if self._slot is not None:
+            self._slot.release()
+
+    def _end(self, error: Exception) -> None:
+        if not self._calls.interrupt(error):
+            return
+        if (give_up := self.give_up) is not None:
+            give_up()
         if self._slot is not None:
             self._slot.release()
 
@@ -79,6 +98,7 @@ class ResultStream:
         self._work = work
         self._batches = guard(self._sized(), work.limits, work.deadline)
         self._closing = threading.Lock()
+        work.give_up = self._give_up
         self.rows = 0
         self.bytes = 0
 
@@ -104,6 +124,10 @@ class ResultStream:
                 self.rows += batch.num_rows
                 self.bytes += size
                 yield batch
+            self._work.check()  # given up by another thread: this is not the end of the rows
+        except ValueError as error:  # it is being given up in this very moment
+            self._work.check()
+            raise error from None
         finally:
             self.close()
 
@@ -132,6 +156,13 @@ class ResultStream:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.close()
+
+    def _give_up(self) -> None:
+        """Called by the thread that ended the statement, while no batch is waited for."""
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            with suppress(ValueError):  # it runs again: then it meets the interrupt by itself
+                close()
 
     def _sized(self) -> Iterator[tuple[pa.RecordBatch, int]]:
         for batch in self._source:

@@ -66,9 +66,12 @@ class SqlText:
     plan: bytes | None = None
 
     def origin(self, offset: int) -> int:
-        """The offset in ``sql`` of an offset in ``rewritten``."""
+        """The offset in ``sql`` of an offset in ``rewritten``.
+
+        Inside a text that was put in, somewhere near; never beyond the end.
+        """
         at = bisect_right(self.shifts, (offset, 1 << 60))
-        return offset - (self.shifts[at - 1][1] if at else 0)
+        return min(offset - (self.shifts[at - 1][1] if at else 0), len(self.sql))
 
 
 _PUNCTUATION = frozenset("(){},;.")

@@ -161,6 +161,10 @@ class FolderTables:
         """Every table."""
         return tuple(sorted(self.now))
 
+    def listing(self) -> dict[TableName, str | None]:
+        """Every table; nothing names its columns."""
+        return dict.fromkeys(sorted(self.now))
+
     def pin(
         self,
         name: TableName,
@@ -207,8 +211,9 @@ class FolderTables:
         rows = sum(batch.num_rows for batch in live)
         return TableVersion(pin, kept.schema, entries_of(kept.schema, kept.files), live, rows)
 
-    def describe(self, name: TableName) -> pa.Schema:
+    def describe(self, name: TableName, location: str | None = None) -> pa.Schema:
         """The columns of the newest version."""
+        assert location is None
         if name in self.unready:
             raise NotReady(f"{name} has not been published yet")
         return self.now[name].schema

@@ -148,12 +148,9 @@ class MemoryLake:
         self.heads[name] = MemoryHead(f"metadata-{snapshot}", uuid, snapshot)
         return self.heads[name]
 
-    def namespaces(self) -> list[str]:  # noqa: D102  # as in catalog.runs.Runs, so are all below
-        self.asked.append("namespaces")
-        return sorted({name.namespace for name in self.heads})
-
-    def tables(self, namespace: str) -> list[TableName]:  # noqa: D102
-        return sorted(name for name in self.heads if name.namespace == namespace)
+    def listing(self) -> dict[TableName, str | None]:  # noqa: D102  # as in catalog.runs.Runs, so are all below
+        self.asked.append("listing")
+        return {name: head.metadata_location for name, head in self.heads.items()}
 
     def head(self, name: TableName) -> MemoryHead:  # noqa: D102
         self.asked.append("head")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from conftest import S3Store
+from pyarrow import flight
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.types import StringType
 from support_backend import NUMBERS, NUMBERS_ROWS, TICKS, Site
+from support_flight import fetch, hand, serving
 from support_lake import (
     SCHEMA,
     STARTS,
@@ -23,11 +27,16 @@ from support_lake import (
 )
 
 from catalog.errors import CatalogError, FileMissing, VersionGone
+from catalog.lake import Lake
 from catalog.offsets import Offsets
 from catalog.segments import LiveReader
 from catalog.tables import Tables
+from flight_server.backend import EngineBackend
 from flight_server.engine import Engine, Options, Plan, Statement
 from flight_server.limits import Limits
+from flight_server.metrics import QueryLog
+from flight_server.protocol import Sealer, Service
+from flight_server.protocol.messages import GetTables
 
 OPTIONS = Options(schema="market_data")
 ALL = "select _partition, _offset, symbol, at, price, _topic from ticks order by 1, 2"
@@ -244,6 +253,61 @@ def test_tables_of_the_catalog_are_listed_lazily(site: Site) -> None:
     assert TICKS.name.table == "ticks"
     lag = ask(site.engine, 'select "table", "partition", high from system.lag order by 2')
     assert lag.column("high").to_pylist() == [100, 0]
+
+
+def columns_of(client: flight.FlightClient, schema: str) -> dict[str, list[str]]:
+    """Table → its columns, as a client's GetTables shows them."""
+    listed = fetch(client, GetTables(db_schema_filter_pattern=schema, include_schema=True))
+    return {
+        row["table_name"]: pa.ipc.read_schema(pa.BufferReader(row["table_schema"])).names
+        for row in listed.to_pylist()
+    }
+
+
+def test_tables_created_altered_and_dropped_show_in_the_next_list(tmp_path: Path) -> None:
+    """Schemas that are kept by version never hide a change."""
+    catalog = SqlCatalog("lake", **sqlite_properties(tmp_path))
+    catalog.create_namespace("many")
+    plain = pa.schema([("n", pa.int64())])
+    catalog.create_table("many.one", plain)
+    lake = Lake.open("lake", sqlite_properties(tmp_path), timeout_s=5)
+    engine = Engine(Tables(lake, LiveReader(tmp_path / "live"), [], refresh_ms=0), lake, Limits())
+    service = Service(EngineBackend(engine, QueryLog()), Sealer([b"k" * 32]))
+    with closing(lake), closing(engine), serving(service) as server, hand(server) as client:
+        assert columns_of(client, "many") == {"one": ["n"]}
+        kept = service.encoded.kept_bytes
+        assert kept > 0
+        assert columns_of(client, "many") == {"one": ["n"]}
+        catalog.create_table("many.two", plain)
+        with catalog.load_table("many.one").update_schema() as change:
+            change.add_column("label", StringType())
+        assert columns_of(client, "many") == {"one": ["n", "label"], "two": ["n"]}
+        catalog.drop_table("many.two")
+        with catalog.load_table("many.one").update_schema() as change:
+            change.rename_column("n", "number")
+        assert columns_of(client, "many") == {"one": ["number", "label"]}
+        catalog.create_table("many.two", pa.schema([("other", pa.int64())]))
+        assert columns_of(client, "many")["two"] == ["other"]
+    catalog.close()
+
+
+def test_a_list_names_the_metadata_that_each_table_has_now(tmp_path: Path) -> None:
+    """One question for all of them says what pyiceberg says one by one; views are no tables."""
+    catalog = SqlCatalog("lake", **sqlite_properties(tmp_path))
+    for name in ("a.one", "a.two", "a.b.three"):
+        *space, _ = name.split(".")
+        catalog.create_namespace_if_not_exists(tuple(space))
+        catalog.create_table(name, pa.schema([("n", pa.int64())]))
+    with closing(Lake.open("lake", sqlite_properties(tmp_path), timeout_s=5)) as lake:
+        found = lake.listing()
+        assert sorted(map(str, found)) == ["a.b.three", "a.one", "a.two"]
+        assert found == {name: lake.head(name).metadata_location for name in found}
+        with catalog.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "update iceberg_tables set iceberg_type = 'VIEW' where table_name = 'two'"
+            )
+        assert sorted(map(str, lake.listing())) == ["a.b.three", "a.one"]
+    catalog.close()
 
 
 def test_files_in_an_s3_store_are_scanned_natively(tmp_path: Path, s3: S3Store) -> None:

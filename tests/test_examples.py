@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,13 @@ def test_node(client_house: House, by_symbol: list[str], tmp_path: Path) -> None
     (tmp_path / "node_modules").symlink_to(Path(client).parent / "node_modules")
     shutil.copy(EXAMPLES / "trades.mjs", tmp_path)
     assert output([node, "trades.mjs"], client_house, tmp_path) == by_symbol
+
+
+def test_pyarrow_by_hand(client_house: House, by_symbol: list[str], tmp_path: Path) -> None:
+    argv = [sys.executable, str(EXAMPLES / "pyarrow_flight.py")]
+    assert output(argv, client_house, tmp_path) == by_symbol
+    text = "x" * 300  # a length of two bytes
+    assert output([*argv, f"select '{text}' as text"], client_house, tmp_path) == [text]
 
 
 def test_sqlalchemy(client_house: House, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_a_real_rest_catalog_and_store(iceberg_rest: object) -> None:
     head = Writer.claiming(place, "a", lake).append(5)
     assert lake.tables(namespace) == [place.name]
     assert namespace in lake.namespaces()
+    assert lake.listing()[place.name] is None  # a REST catalog tells names only
     entries = lake.entries(place.name, head.snapshot_id, head.metadata_location)
     path = entries["path"][0].as_py()
     options = lake.store_options(place.name, path)

@@ -216,10 +216,10 @@ def watchdog() -> Iterator[Watchdog]:
 
 def test_the_watchdog_interrupts_what_is_late_and_nothing_else(watchdog: Watchdog) -> None:
     late, early, forgotten = Interruptible(), Interruptible(), Interruptible()
-    watchdog.watch(early, time.monotonic() + 1000, Deadline.error)
-    watchdog.watch(forgotten, time.monotonic() - 1, Deadline.error)
+    watchdog.watch(early, time.monotonic() + 1000, lambda: early.interrupt(Deadline.error()))
+    watchdog.watch(forgotten, time.monotonic() - 1, lambda: forgotten.interrupt(Deadline.error()))
     watchdog.forget(forgotten)
-    watchdog.watch(late, time.monotonic() - 1, Deadline.error)
+    watchdog.watch(late, time.monotonic() - 1, lambda: late.interrupt(Deadline.error()))
     wait_until(lambda: late.error is not None)
     assert isinstance(late.error, DeadlineExceeded)
     assert early.error is None

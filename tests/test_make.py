@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements-tools.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     return subprocess.run(
         ["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
@@ -37,6 +37,12 @@ def test_make_test_lints_types_and_tests_from_the_lock(tmp_path: Path) -> None:
         ".venv/bin/pytest",
     ):
         assert command in planned
+
+
+@pytest.mark.parametrize("target", ["test", "bench", "fuzz"])
+def test_only_bench_and_fuzz_install_the_tools(target: str, tmp_path: Path) -> None:
+    planned = make(tmp_path, "-n", target).stdout
+    assert ("-r requirements-tools.lock" in planned) == (target != "test")
 
 
 def test_the_demo_passes_its_arguments_on(tmp_path: Path) -> None:

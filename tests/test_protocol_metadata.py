@@ -36,7 +36,8 @@ def rows(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> list[tuple[obj
 
 def tables(**filters: object) -> list[tuple[object, ...]]:
     command = GetTables(**filters)  # type: ignore[arg-type]  # the filters of the test
-    return rows(metadata.build_tables(command, TABLES), metadata.tables_schema(command))
+    batches = metadata.build_tables(command, TABLES, metadata.EncodedSchemas())
+    return rows(batches, metadata.tables_schema(command))
 
 
 def test_tables_are_sorted_by_catalog_schema_table_type() -> None:
@@ -93,15 +94,80 @@ def test_columns_are_asked_for_only_when_the_caller_wants_schemas() -> None:
         raise AssertionError("nobody asked for columns")
 
     entries = [TableEntry("lake", "a", "t", "BASE TABLE", fail)]
-    assert rows(metadata.build_tables(GetTables(), entries), metadata.TABLES)
+    batches = metadata.build_tables(GetTables(), entries, metadata.EncodedSchemas())
+    assert rows(batches, metadata.TABLES)
 
 
-def test_many_tables_come_in_several_batches() -> None:
-    entries = [
-        TableEntry("lake", "a", f"t{i:05}", "BASE TABLE", lambda: COLUMNS) for i in range(250)
-    ]
-    batches = list(metadata.build_tables(GetTables(include_schema=True), entries))
-    assert [batch.num_rows for batch in batches] == [100, 100, 50]
+def test_schemas_come_in_batches_that_every_client_takes() -> None:
+    """By their bytes, not by a number of tables: schemas may be of any width."""
+    wide = pa.schema([(f"column_{i}", pa.int64()) for i in range(200)])
+    entries = [TableEntry("lake", "a", f"t{i:05}", "BASE TABLE", lambda: wide) for i in range(60)]
+    encoded = metadata.EncodedSchemas()
+    batches = list(metadata.build_tables(GetTables(include_schema=True), entries, encoded))
+    assert len(batches) > 1
+    assert sum(batch.num_rows for batch in batches) == 60
+    assert all(batch.nbytes < 2 * 1024 * 1024 for batch in batches)
+
+
+class Columns:
+    """The columns of one table, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.schema = COLUMNS
+        self.asked = 0
+
+    def __call__(self) -> pa.Schema:
+        """As TableEntry wants it."""
+        self.asked += 1
+        return self.schema
+
+    def entry(self, version: str | None, name: str = "t") -> TableEntry:
+        """A table with these columns."""
+        return TableEntry("lake", "a", name, "BASE TABLE", self, version)
+
+
+def shown(encoded: metadata.EncodedSchemas, entry: TableEntry) -> pa.Schema:
+    batches = metadata.build_tables(GetTables(include_schema=True), [entry], encoded)
+    ((*_, content),) = rows(batches, metadata.TABLES_WITH_SCHEMA)
+    return pa.ipc.read_schema(pa.BufferReader(content))
+
+
+def test_columns_of_a_known_version_are_not_asked_for_again() -> None:
+    columns, encoded = Columns(), metadata.EncodedSchemas()
+    first = shown(encoded, columns.entry("1"))
+    assert shown(encoded, columns.entry("1")).equals(first, check_metadata=True)
+    assert columns.asked == 1
+    columns.schema = columns.schema.append(pa.field("more", pa.int64()))
+    assert shown(encoded, columns.entry("2")).names == ["price", "name", "more"]
+    assert columns.asked == 2
+
+
+def test_columns_without_a_version_are_asked_for_every_time() -> None:
+    columns, encoded = Columns(), metadata.EncodedSchemas()
+    shown(encoded, columns.entry(None))
+    columns.schema = COLUMNS.remove(0)
+    assert shown(encoded, columns.entry(None)).names == ["name"]
+    assert encoded.kept_bytes == 0
+
+
+def test_kept_schemas_have_a_bound_and_the_longest_unused_go_first() -> None:
+    columns, encoded = Columns(), metadata.EncodedSchemas(capacity_bytes=10_000)
+    for number in range(1000):
+        encoded.of(columns.entry("1", "used"))
+        encoded.of(columns.entry("1", f"t{number}"))
+        assert encoded.kept_bytes <= 10_000
+    assert columns.asked == 1001
+    encoded.of(columns.entry("1", "t0"))
+    assert columns.asked == 1002
+
+
+def test_versions_of_one_table_take_one_place() -> None:
+    columns, encoded = Columns(), metadata.EncodedSchemas()
+    encoded.of(columns.entry("1"))
+    taken = encoded.kept_bytes
+    for number in range(100):
+        encoded.of(columns.entry(str(number)))
+    assert encoded.kept_bytes == taken
 
 
 @pytest.mark.parametrize(

@@ -569,7 +569,7 @@ def test_names_are_the_declared_tables_and_all_others(ingest: Ingest, lake: Memo
     lake.asked.clear()
     assert tables.names() == (NAME, PLAIN)
     assert tables.names() == (NAME, PLAIN)
-    assert lake.asked == ["namespaces"]
+    assert lake.asked == ["listing"]
 
 
 # --- schemas and reports ----------------------------------------------------------------------

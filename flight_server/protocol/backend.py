@@ -139,13 +139,19 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One table. ``columns`` is called only when the caller asks for schemas."""
+    """One table. ``columns`` is called only when the caller asks for schemas.
+
+    Attributes:
+        version: names exactly what ``columns`` would give: as long as it stays, they are not asked
+            for again. None: they are asked for every time.
+    """
 
     catalog: str | None
     schema: str | None
     name: str
     type: str
     columns: Callable[[], pa.Schema]
+    version: str | None = None
 
 
 class Rows(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -89,7 +88,7 @@ def _user_password(encoded: str) -> UserPassword:
     padded += "=" * (-len(padded) % 4)  # Go's clients send it unpadded
     try:
         text = base64.b64decode(padded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # bytes that are no ASCII, no base64, no UTF-8
         raise Unauthenticated("the Basic authorization header is not base64 of text") from error
     user, colon, password = text.partition(":")
     if not colon:

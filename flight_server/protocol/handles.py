@@ -3,7 +3,7 @@
 A sealed handle is::
 
     version 1 | purpose 1 | key id 4 | id 8 | expiry 8 (µs since the epoch) | n 2 | principal n
-    | payload (zlib) | HMAC-SHA256 32 over all that stands before it
+    | payload (version 1: zlib, version 2: as it is) | HMAC-SHA256 32 over all that stands before it
 
 It proves that a server with the same key made it, for this principal and this purpose, and that it
 has not expired. It is **not** encrypted: whoever holds it can read the payload, which is its
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import secrets
 import struct
 import threading
@@ -31,7 +32,9 @@ from flight_server.protocol.errors import (
     StaleHandle,
 )
 
-_VERSION = 1
+_ZLIB, _PLAIN = 1, 2
+#: Smaller payloads stay as they are: compressing takes longer than sending them.
+_PLAIN_BYTES = 1024
 _HEAD = struct.Struct(">BB4s8sQH")
 _MAC_BYTES = 32
 #: Shortest key accepted: HMAC-SHA256 gains nothing above 32 bytes and is weak far below.
@@ -64,7 +67,7 @@ class Opened:
     """What an authentic handle holds.
 
     Attributes:
-        id: 8 random bytes that no other handle has.
+        id: 8 bytes that no other handle has.
         principal: whom it was made for.
         expires_s: seconds since the epoch after which it is refused.
         payload: what was sealed.
@@ -82,9 +85,12 @@ class Sealer:
     def __init__(self, keys: Sequence[bytes], *, clock: Callable[[], float] = time.time) -> None:
         if not keys or any(len(key) < MIN_KEY_BYTES for key in keys):
             raise ValueError(f"a ticket key has at least {MIN_KEY_BYTES} bytes")
-        self._keys = {hashlib.sha256(b"key id" + key).digest()[:4]: key for key in keys}
+        self._keys = {hashlib.sha256(b"key id" + key).digest()[:4]: _prepared(key) for key in keys}
         self._newest = next(iter(self._keys))
         self._clock = clock
+        # Counted on from a random start: a system call per handle would be one more place at which
+        # threads queue up for the interpreter.
+        self._ids = itertools.count(int.from_bytes(secrets.token_bytes(8)))
 
     def seal(
         self,
@@ -94,7 +100,7 @@ class Sealer:
         life_s: float,
         handle_id: bytes | None = None,
     ) -> bytes:
-        """A handle for ``principal`` that lives ``life_s`` seconds; its id random unless given.
+        """A handle for ``principal`` that lives ``life_s`` seconds; with a new id unless given.
 
         Raises:
             ResourceExhausted: the payload has more than :data:`MAX_PAYLOAD_BYTES` bytes.
@@ -106,9 +112,11 @@ class Sealer:
             )
         name = principal.encode()
         expiry = int((self._clock() + life_s) * 1e6)
-        unique = handle_id or secrets.token_bytes(8)
-        head = _HEAD.pack(_VERSION, purpose, self._newest, unique, expiry, len(name))
-        body = b"".join((head, name, zlib.compress(payload, _ZLIB_LEVEL)))
+        unique = handle_id or (next(self._ids) % 2**64).to_bytes(8)
+        version = _PLAIN if len(payload) <= _PLAIN_BYTES else _ZLIB
+        content = payload if version == _PLAIN else zlib.compress(payload, _ZLIB_LEVEL)
+        head = _HEAD.pack(version, purpose, self._newest, unique, expiry, len(name))
+        body = b"".join((head, name, content))
         return body + _mac(self._keys[self._newest], body)
 
     def unseal(self, purpose: Purpose, sealed: bytes) -> Opened:
@@ -129,12 +137,12 @@ class Sealer:
         key = self._keys.get(key_id)
         if key is None or not hmac.compare_digest(_mac(key, body), found):
             raise refused
-        if version != _VERSION or kind != purpose:
+        if version not in {_ZLIB, _PLAIN} or kind != purpose:
             raise refused
         if expiry < self._clock() * 1e6:
             raise StaleHandle(f"this {_NAMES[purpose]} has expired; ask again")
         start = _HEAD.size + size
-        payload = zlib.decompress(body[start:])
+        payload = body[start:] if version == _PLAIN else zlib.decompress(body[start:])
         return Opened(handle_id, body[_HEAD.size : start].decode(), expiry / 1e6, payload)
 
     def unseal_for(self, purpose: Purpose, sealed: bytes, principal: str) -> Opened:
@@ -150,8 +158,16 @@ class Sealer:
         return opened
 
 
-def _mac(key: bytes, body: bytes) -> bytes:
-    return hmac.digest(key, body, "sha256")
+def _prepared(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")
+
+
+def _mac(key: hmac.HMAC, body: bytes) -> bytes:
+    # hmac.digest lets go of the interpreter for a microsecond's work, and under load waits long to
+    # get it back; a copy of the keyed state does not.
+    mac = key.copy()
+    mac.update(body)
+    return mac.digest()
 
 
 class Retired:

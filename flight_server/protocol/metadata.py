@@ -9,7 +9,10 @@ Source: comments of the Command* messages in FlightSql.proto; ``SqlSchema`` of A
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +22,10 @@ from flight_server.protocol.backend import TableEntry
 from flight_server.protocol.messages import GetDbSchemas, GetTables
 
 _PREFIX = "ARROW:FLIGHT:SQL:"
+#: Rows of a batch of GetTables without schemas: about half a megabyte.
+_ROWS = 10_000
+#: Schemas in one batch of GetTables, in bytes: a batch stays below 2 MiB, which all clients take.
+_SCHEMA_BYTES = 1024 * 1024
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -84,15 +91,26 @@ def build_db_schemas(
     yield _batch(DB_SCHEMAS, sorted(kept, key=lambda pair: (pair[0] or "", pair[1])))
 
 
-def build_tables(command: GetTables, entries: Iterable[TableEntry]) -> Iterator[pa.RecordBatch]:
+def build_tables(
+    command: GetTables, entries: Iterable[TableEntry], encoded: EncodedSchemas
+) -> Iterator[pa.RecordBatch]:
     """Sorted by (catalog, schema, table, type), filtered; schemas are made batch by batch."""
     kept = sorted(_filtered(command, entries), key=_table_order)
-    schema = tables_schema(command)
-    #: With schemas a row takes 1 to 20 KB: 100 of them stay far below 2 MiB.
-    size = 100 if command.include_schema else 10_000
-    for start in range(0, len(kept), size):
-        rows = [_table_row(entry, command.include_schema) for entry in kept[start : start + size]]
-        yield _batch(schema, rows)
+    if not command.include_schema:
+        for start in range(0, len(kept), _ROWS):
+            yield _batch(TABLES, [_table_row(each) for each in kept[start : start + _ROWS]])
+        return
+    rows: list[tuple[object, ...]] = []
+    size = 0
+    for entry in kept:
+        columns = encoded.of(entry)
+        if rows and size + len(columns) > _SCHEMA_BYTES:
+            yield _batch(TABLES_WITH_SCHEMA, rows)
+            rows, size = [], 0
+        rows.append((*_table_row(entry), columns))
+        size += len(columns)
+    if rows:
+        yield _batch(TABLES_WITH_SCHEMA, rows)
 
 
 def build_table_types(types: Iterable[str]) -> Iterator[pa.RecordBatch]:
@@ -121,9 +139,72 @@ def _table_order(entry: TableEntry) -> tuple[str, str, str, str]:
     return (entry.catalog or "", entry.schema or "", entry.name, entry.type)
 
 
-def _table_row(entry: TableEntry, include_schema: bool) -> tuple[object, ...]:  # noqa: FBT001 - the command's own flag
-    row = (entry.catalog, entry.schema, entry.name, entry.type)
-    return (*row, _described_table(entry).serialize().to_pybytes()) if include_schema else row
+def _table_row(entry: TableEntry) -> tuple[object, ...]:
+    return (entry.catalog, entry.schema, entry.name, entry.type)
+
+
+class EncodedSchemas:
+    """Tables' schemas as the wire wants them, kept by version. Any thread; one lock.
+
+    What is kept is compressed (twenty columns repeat their table's name twenty times: 7 KB become
+    one) and bounded in bytes; the longest unused ones go first.
+    """
+
+    def __init__(self, capacity_bytes: int = 64 * 1024 * 1024) -> None:
+        self._capacity = capacity_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Place, _Encoded] = OrderedDict()
+        self._bytes = 0
+
+    def of(self, entry: TableEntry) -> bytes:
+        """``table_schema`` of a table."""
+        place = (entry.catalog, entry.schema, entry.name, entry.type)
+        if entry.version is not None:
+            with self._lock:
+                known = self._kept.get(place)
+                if known is not None:
+                    self._kept.move_to_end(place)
+            if known is not None and known.version == entry.version:
+                plain: bytes = _LZ4.decompress(known.content, known.size, asbytes=True)
+                return plain
+        made: bytes = _described_table(entry).serialize().to_pybytes()
+        if entry.version is not None:
+            content = _LZ4.compress(made, asbytes=True)
+            self._keep(place, _Encoded(entry.version, len(made), content))
+        return made
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept, in bytes."""
+        with self._lock:
+            return self._bytes
+
+    def _keep(self, place: _Place, made: _Encoded) -> None:
+        with self._lock:
+            old = self._kept.pop(place, None)
+            self._kept[place] = made
+            self._bytes += made.taken_bytes - (0 if old is None else old.taken_bytes)
+            while self._bytes > self._capacity:
+                _, gone = self._kept.popitem(last=False)
+                self._bytes -= gone.taken_bytes
+
+
+#: Catalog, schema, name and type.
+_Place = tuple[str | None, str | None, str, str]
+_LZ4 = pa.Codec("lz4_raw")
+#: What one kept schema takes beside its bytes: key, texts and objects, about.
+_ENTRY_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    version: str
+    size: int
+    content: bytes
+
+    @property
+    def taken_bytes(self) -> int:
+        return len(self.content) + _ENTRY_BYTES
 
 
 def _described_table(entry: TableEntry) -> pa.Schema:

@@ -140,7 +140,9 @@ COMMANDS: Mapping[type[m.Message], Route] = {
     ),
     m.GetTables: _metadata(
         metadata.tables_schema,
-        lambda service, command, call: metadata.build_tables(command, service.backend.tables(call)),
+        lambda service, command, call: metadata.build_tables(
+            command, service.backend.tables(call), service.encoded
+        ),
     ),
     m.GetTableTypes: _metadata(
         _always(metadata.TABLE_TYPES),

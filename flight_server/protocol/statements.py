@@ -38,7 +38,7 @@ from flight_server.protocol.errors import (
     Unimplemented,
 )
 from flight_server.protocol.handles import Opened, Purpose, Retired, Sealer
-from flight_server.protocol.metadata import describe
+from flight_server.protocol.metadata import EncodedSchemas, describe
 from flight_server.protocol.running import Running
 
 #: All tickets of one answer together, in bytes: some clients refuse messages over 4 MiB. A
@@ -70,7 +70,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every route works with. Immutable but for the two bounded registers."""
+    """What every route works with. Immutable but for the three bounded registers."""
 
     backend: Backend
     sealer: Sealer
@@ -79,6 +79,7 @@ class Service:
     policy: Policy = allow_all
     retired: Retired = field(default_factory=Retired)
     running: Running = field(default_factory=Running)
+    encoded: EncodedSchemas = field(default_factory=EncodedSchemas)
 
     def authorize(self, permission: Permission, principal: Principal) -> None:
         """Ask the policy.
