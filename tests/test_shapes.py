@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from datafusion import SessionContext
+from datafusion.substrait import Producer
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.types import StringType
 from support_lake import sqlite_properties
@@ -172,3 +174,20 @@ def test_kept_plans_have_a_bound_and_long_texts_are_not_kept(house: House) -> No
     shapes = house.engine._shapes = Shapes()
     assert house.ask(f"select 1 as n -- {'x' * MAX_TEXT}").num_rows == 1
     assert len(shapes) == 0
+
+
+def test_plans_of_one_size_are_told_apart(house: House) -> None:
+    """A Substrait plan is shown by its size; it is kept by what it says."""
+    context = SessionContext()
+    context.register_record_batches("t", [NUMBERS.to_batches()])
+    context.sql("create schema demo")
+    found = []
+    for number in (1, 2, 3):
+        frame = context.sql(f"select n from t where n = {number}")
+        plan = Producer.to_substrait_plan(frame.logical_plan(), context).encode()
+        statement = Statement("the same text", substrait=plan)
+        options = Options(schema="demo")
+        for _ in range(2):
+            answer = house.engine.stream(house.engine.plan(statement, options)).read_all()
+            found += answer["n"].to_pylist()
+    assert found == [1, 1, 2, 2, 3, 3]
