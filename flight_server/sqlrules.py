@@ -14,9 +14,9 @@ from types import MappingProxyType
 from flight_server.protocol.errors import ResourceExhausted, Unimplemented
 from flight_server.sqllex import Token
 
-#: Largest product of all the sizes that a statement asks for by literals: 8,192 rows of a batch
+#: Largest product of all the sizes that a statement asks for by literals: 32,768 rows of a batch
 #: times this many bytes are 0.5 GB.
-MAX_GROWTH = 65_536
+MAX_GROWTH = 16_384
 
 
 _AS_OF = 'statements read the newest version; "table$snapshots" lists the others'
@@ -59,9 +59,16 @@ SERIES = frozenset({"range", "generate_series", "gen_series"})
 #: Functions that put their third argument in the place of whatever they find: seven around one
 #: another make 20 GB out of 300 characters.
 REPLACING = frozenset({"replace", "regexp_replace"})
-#: What one of them is taken to make of a character where the new text is no literal.
+#: Functions that put their arguments behind one another, as || does.
+JOINING = frozenset(
+    {"concat", "concat_ws", "array_concat", "array_cat", "list_concat", "list_cat"}
+    | {"array_append", "array_prepend", "make_array", "make_list"}
+)
+#: What one of :data:`REPLACING` is taken to make of a character where the new text is no literal.
 _UNKNOWN_GROWTH = 64
 _TABLE_POSITIONS = frozenset({"from", "join", "lateral"})
+#: Words that end a chain of ``||``.
+_CLAUSES = frozenset({"select", "from", "where", "on", "and", "or", "union"})
 
 
 def refuse_ignored_clauses(tokens: Sequence[Token]) -> None:
@@ -102,7 +109,7 @@ def check_growth(tokens: Sequence[Token]) -> None:
         ResourceExhausted: a size is no literal, or the product of the sizes is beyond
             :data:`MAX_GROWTH`.
     """
-    product = _replacements(tokens)
+    product = _text_growth(tokens)
     for i, token in enumerate(tokens):
         called = i + 1 < len(tokens) and tokens[i + 1].text == "("
         if not called or token.kind not in {"word", "quoted"}:
@@ -133,25 +140,33 @@ class _Bracket:
     cte: str | None
     calls: int = 1
     below: int = 1
+    chain: int = 1
+    longest_chain: int = 1
     selects: bool = False
 
     def growth(self) -> int:
-        return self.factor * self.calls * self.below
+        return self.factor * self.calls * self.below * self.longest_chain
 
 
-def _replacements(tokens: Sequence[Token]) -> int:
-    """How many characters replacing functions make of one, at most.
+def _text_growth(tokens: Sequence[Token]) -> int:
+    """How many characters functions and operators that replace or join text make of one, at most.
 
-    Calls around one another multiply, and so do those of a query and of what it reads; calls side
-    by side do not.
+    Calls around one another multiply, and so do those of a query and of what it reads (26 queries,
+    each of which reads ``x || x`` of the one before, make 67 MB of a character); calls side by side
+    do not.
     """
     named: dict[str, int] = {}
     inside = [_Bracket(1, None)]
     for i, token in enumerate(tokens):
         top = inside[-1]
-        if token.text == "(":
-            inside.append(_Bracket(_replacing_factor(tokens, i), _cte_name(tokens, i)))
-        elif token.text == ")" and len(inside) > 1:
+        if token.text == "||":
+            top.chain += 1
+            top.longest_chain = max(top.longest_chain, top.chain)
+        elif token.text == "," or token.name in _CLAUSES:
+            top.chain = 1
+        if token.text in {"(", "["}:
+            inside.append(_Bracket(_call_factor(tokens, i), _cte_name(tokens, i)))
+        elif token.text in {")", "]"} and len(inside) > 1:
             closed = inside.pop()
             if closed.cte is not None:
                 named[closed.cte] = closed.growth()
@@ -165,9 +180,15 @@ def _replacements(tokens: Sequence[Token]) -> int:
     return max(bracket.growth() for bracket in inside)
 
 
-def _replacing_factor(tokens: Sequence[Token], opening: int) -> int:
-    """Characters of the new text, if the ``(`` at ``opening`` is a replacing function's."""
-    if opening == 0 or tokens[opening - 1].name.lower() not in REPLACING:
+def _call_factor(tokens: Sequence[Token], opening: int) -> int:
+    """What a call, or a list, whose bracket is token ``opening`` makes of a character.
+
+    That is as many as it has arguments, or as its new text has characters; or 1.
+    """
+    name = tokens[opening - 1].name.lower() if opening else ""
+    if name in JOINING or tokens[opening].text == "[":
+        return max(len(_arguments(tokens, opening)), 1)
+    if name not in REPLACING:
         return 1
     new = [*_arguments(tokens, opening), [], []][2:]
     literal = len(new[0]) == 1 and new[0][0].kind == "string"

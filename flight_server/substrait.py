@@ -24,7 +24,7 @@ from flight_server.protocol.errors import (
     Unimplemented,
     cut,
 )
-from flight_server.sqlrules import GROWING, MAX_GROWTH, REPLACING, SERIES
+from flight_server.sqlrules import GROWING, JOINING, MAX_GROWTH, REPLACING, SERIES
 from flight_server.sqltext import Bounds, SqlText
 
 #: The version of the format that the engine's decoder knows.
@@ -35,10 +35,7 @@ _BYTES_PER_SQL_BYTE = 4
 MAX_ROWS = 10_000
 #: Functions that put texts or lists behind one another: forty around one another, each given the
 #: same twice, make a terabyte of a character.
-_JOINING = frozenset(
-    {"str_concat", "concat", "concat_ws", "array_concat", "array_cat", "list_concat"}
-    | {"list_cat", "array_append", "array_prepend", "make_array", "array", "make_list"}
-)
+_JOINING = JOINING | {"str_concat", "array"}
 #: What a function that replaces text is taken to make of a character, at least.
 _LEAST_GROWTH = 64
 

@@ -219,6 +219,12 @@ def test_what_cannot_be_lexed_is_shown_with_a_caret(
     assert str(refused.value).splitlines()[-1] == " " * caret + "^"
 
 
+def doubled(twice: str) -> str:
+    """Twenty queries, each over the one before."""
+    chain = [f"q{n} as (select {twice} as s from q{n - 1})" for n in range(1, 21)]
+    return f"with q0 as (select s from t), {', '.join(chain)} select s from q20"
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -241,6 +247,11 @@ def test_what_cannot_be_lexed_is_shown_with_a_caret(
         "(select replace(s, 'x', '" + "x" * 999 + "') s from t)",
         "with a as (select replace(s, 'x', '" + "x" * 999 + "') s from t) "
         "select replace(s, 'x', '" + "x" * 999 + "') from a",
+        doubled("s || s"),
+        doubled("concat(s, s)"),
+        doubled("[s, s]"),
+        doubled("array_concat(s, s)"),
+        "select (" + "select (s || s) || s as s from (" * 9 + "t" + ")" * 10,
     ],
 )
 def test_functions_that_make_huge_values_are_refused(sql: str) -> None:
@@ -257,6 +268,9 @@ def test_functions_that_make_huge_values_are_refused(sql: str) -> None:
         "select " + ", ".join(["regexp_replace(s, 'x', 'a text that is longer')"] * 20) + " from t",
         "select replace(replace(replace(s, '&', '&amp;'), '<', '&lt;'), '\"', '&quot;') from t",
         "with a as (select replace(s, '.', '-----') s from t) select a.s, a.s, a.s, a.s from a",
+        "select " + ", ".join(["a || '-' || b || '/' || c || d[1]"] * 20) + " from t",
+        "with a as (select concat(x, y, z) s from t) select s || s || 'b' from a where s || s = ''",
+        "select * from t where s in (" + ", ".join(["'a'"] * 99) + ") or n in (1, 2, 3)",
         "select * from generate_series(1, 1000000000)",
         "select * from t cross join generate_series(1, 10)",
         "select sum(a) over (order by b range between 1 preceding and 1 following) from t",
