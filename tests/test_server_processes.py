@@ -336,6 +336,40 @@ def test_a_client_that_dies_in_the_middle_of_a_put_leaves_no_file(
         until(lambda: _descriptors(server) <= before)
 
 
+# --- large results --------------------------------------------------------------------------------
+
+BILLION = 1_000_000_000
+#: What a process may grow by while nine tenths of the rows go through it.
+_SLACK_BYTES = 64 * 1024 * 1024
+
+
+def test_a_billion_rows_pass_in_constant_memory(
+    servers: tuple[Server, Server, Server], clients: list[flight.FlightClient]
+) -> None:
+    """Neither side holds more than a few batches, and every row arrives, in order."""
+    wish = messages.StatementQuery(f"select value from generate_series(1, {BILLION})")
+    info = clients[0].get_flight_info(descriptor(wish), ALICE)
+    reader = clients[0].do_get(info.endpoints[0].ticket, ALICE)
+    pids = (servers[0].child.pid, os.getpid())
+    seen, early = 0, None
+    for chunk in reader:
+        (values,) = chunk.data.columns
+        assert values[0].as_py() == seen + 1
+        seen += len(values)
+        assert values[-1].as_py() == seen
+        if early is None and seen > BILLION // 10:
+            early = [_resident_bytes(pid) for pid in pids]
+    assert seen == BILLION
+    assert early is not None
+    grown = [_resident_bytes(pid) - before for pid, before in zip(pids, early, strict=True)]
+    assert max(grown) < _SLACK_BYTES, grown
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 # --- the end --------------------------------------------------------------------------------------
 
 
