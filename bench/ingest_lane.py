@@ -16,6 +16,8 @@ from bench.figures import Figure, at_least
 from bench.stage import PARTITIONS, Stage, fill, manifest, running, say, set_keys, wait_for
 
 ROWS = 2_000_000
+#: Flushes of the whole; and how long the last rows, too few for a flush, wait for theirs.
+FLUSHES, FLUSH_AGE_S = 8, 0.5
 #: Enough for a steady rate of the slow way, which makes some 30,000 rows/s.
 SLOW_ROWS = 100_000
 
@@ -23,8 +25,9 @@ SLOW_ROWS = 100_000
 def lane(stage: Stage) -> list[Figure]:
     """Ingest rate against the bare loop and against fastavro with from_pylist."""
     rows = stage.scaled(ROWS)
-    layout = stage.site("ingest", flush_rows=rows // 4)
-    set_keys(layout, flush_age_s=1)
+    flush_rows = rows // FLUSHES
+    layout = stage.site("ingest", flush_rows=flush_rows)
+    set_keys(layout, flush_age_s=FLUSH_AGE_S)
     say(f"ingest: writing {rows:,} trades")
     fill(stage.broker, layout.topic, rows)
     bare = max(bare_loop(stage, layout.topic, rows) for _ in range(2))
@@ -35,7 +38,7 @@ def lane(stage: Stage) -> list[Figure]:
         visible = wait_for(layout, visible=rows)
         both = wait_for(layout, committed=rows)
     rate = rows / (both - began)
-    detail = {"live_rows_per_s": rows / (visible - began), "flush_rows": rows // 4}
+    detail = {"live_rows_per_s": rows / (visible - began), "flush_rows": flush_rows}
     return [
         at_least(
             Figure(

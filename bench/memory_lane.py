@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 import time
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ SECONDS = 300
 #: A flush every four seconds, and a growing number of small files.
 FLUSH_ROWS = 200_000
 _SQL = "select symbol, count(*), sum(cast(price as double)) from market_data.trades group by symbol"
-#: How much a process may grow between the first and the last third of the run.
+#: How much the median may grow between the first and the last third of the run.
 FLAT = 1.1
 
 
@@ -67,7 +68,7 @@ def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
     figures = []
     for role, sizes in samples.items():
         third = len(sizes) // 3
-        before, after = max(sizes[:third]), max(sizes[-third:])
+        before, after = statistics.median(sizes[:third]), statistics.median(sizes[-third:])
         name = f"{role}, {where}: resident"
         figures.append(below(Figure(f"{name}, last third ÷ first", after / before, "×"), FLAT))
         figures.append(Figure(f"{name} at most", max(sizes), "bytes"))
