@@ -124,11 +124,11 @@ class Marker:
         return replace(self, positions=positions)
 
 
-_PREFIX = "k2."
-#: The summary key whose presence says "this snapshot carries a marker".
 #: What parsing JSON of any shape may raise: wrong types and names, numbers beyond every bound,
 #: brackets without end.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+_PREFIX = "k2."
+#: The summary key whose presence says "this snapshot carries a marker".
 POSITIONS_KEY = _PREFIX + "positions"
 #: Table property that holds a copy of the newest marker with its snapshot's id (rule 2).
 MARKER_PROPERTY = _PREFIX + "marker"

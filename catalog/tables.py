@@ -30,7 +30,7 @@ from catalog.errors import (
 from catalog.manifest import Manifest, schema_key
 from catalog.offsets import Offsets
 from catalog.pins import Pin, TableVersion
-from catalog.runs import Heads, Runs, RunsHead
+from catalog.runs import Heads, Runs, RunsHead, by_name
 from catalog.segments import LiveReader
 from catalog.spec import TableName, TableSpec
 
@@ -100,10 +100,7 @@ class Tables:
         """
         found = self._heads.listing()
         if self._specs:  # declared, whether the catalog has them already or not
-            merged = {**found, **dict.fromkeys(self._specs)}
-            found = dict(
-                sorted(merged.items(), key=lambda item: (item[0].namespace, item[0].table))
-            )
+            found = by_name({**found, **dict.fromkeys(self._specs)})
         return found
 
     def pin(

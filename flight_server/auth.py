@@ -46,7 +46,7 @@ def read_users(path: Path) -> dict[str, str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.strip().startswith("#"):
             continue
-        name, hashed = (part.strip() for part in (line.partition(":")[0], line.partition(":")[2]))
+        name, _, hashed = (part.strip() for part in line.partition(":"))
         if not name or name in users or not hashed.startswith(_HASH):
             raise ConfigRefused(
                 f"server.users_file: line {number} is no name:hash of a new user: k2 hash makes one"

@@ -94,19 +94,12 @@ def test_a_wrong_configuration_ends_a_command_at_once(tmp_path: Path, command: s
     assert "Traceback" not in done.stderr
 
 
+COMMANDS = ("demo", "serve", "ingest", "config", "version", "sql", "feed", "doctor", "hash")
+
+
 def test_help_lists_commands_and_exit_codes(tmp_path: Path) -> None:
     shown = k2("--help", folder=tmp_path).stdout
-    for command in (
-        "demo",
-        "serve",
-        "ingest",
-        "config",
-        "version",
-        "sql",
-        "feed",
-        "doctor",
-        "hash",
-    ):
+    for command in COMMANDS:
         assert f" {command} " in shown
     for code, meaning in MEANINGS.items():
         assert f"{int(code)}: {meaning}" in shown
@@ -116,17 +109,7 @@ def test_the_documentation_lists_every_command_and_exit_code() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     for code, meaning in MEANINGS.items():
         assert f"| {int(code)} | {meaning} |" in text
-    for command in (
-        "demo",
-        "serve",
-        "ingest",
-        "config",
-        "version",
-        "sql",
-        "feed",
-        "doctor",
-        "hash",
-    ):
+    for command in COMMANDS:
         assert f"## `k2 {command}`" in text
 
 

@@ -303,6 +303,13 @@ def _descriptors(server: Server) -> int:
     return len(list(Path(f"/proc/{server.child.pid}/fd").iterdir()))
 
 
+def _require_nothing_left(server: Server, client: flight.FlightClient, before: int) -> None:
+    """No work, no slot, and no more files than there were ``before``."""
+    server.wait_until_it_rests()
+    assert fetch(client, ALL, options=ALICE).num_rows == 110
+    until(lambda: _descriptors(server) <= before)
+
+
 @pytest.mark.parametrize("query", [ENDLESS, ENDLESS_ROWS], ids=["before a row", "among rows"])
 def test_a_client_that_dies_in_the_middle_of_a_get_leaves_no_work_slot_or_file(
     servers: tuple[Server, Server, Server], query: messages.StatementQuery
@@ -314,9 +321,7 @@ def test_a_client_that_dies_in_the_middle_of_a_get_leaves_no_work_slot_or_file(
         before = _descriptors(server)
         for _ in range(4):
             _die(server, "get", query)
-        server.wait_until_it_rests()
-        assert fetch(client, ALL, options=ALICE).num_rows == 110
-        until(lambda: _descriptors(server) <= before)
+        _require_nothing_left(server, client, before)
 
 
 def test_a_client_that_dies_in_the_middle_of_a_put_leaves_no_file(
@@ -331,9 +336,7 @@ def test_a_client_that_dies_in_the_middle_of_a_put_leaves_no_file(
         before = _descriptors(server)
         for _ in range(4):
             _die(server, "put", command)
-        server.wait_until_it_rests()
-        assert fetch(client, ALL, options=ALICE).num_rows == 110
-        until(lambda: _descriptors(server) <= before)
+        _require_nothing_left(server, client, before)
 
 
 # --- large results --------------------------------------------------------------------------------
