@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 from cachetools import LRUCache
@@ -24,6 +25,11 @@ from flight_server.protocol.errors import InvalidArgument
 
 #: Time zones whose context is kept.
 _MAX_CONTEXTS = 16
+
+#: The least memory with which a partition's sort spills and then merges what it spilled.
+_SORT_BYTES = 20 * 1024**2
+#: What every sort puts aside for that merge by default, at most.
+_MERGE_BYTES = 10 * 1024**2
 
 #: Nothing but queries: DDL would run at once, DML would change the live table's memory.
 READ_ONLY = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
@@ -104,8 +110,9 @@ class Contexts:
     ) -> SessionContext:
         if not _is_time_zone(time_zone):
             raise InvalidArgument(f"there is no time zone {time_zone[:64]!r}: write Europe/Berlin")
+        own = {"datafusion.execution.time_zone": time_zone, **settings}
         config = (
-            SessionConfig({**_SETTINGS, "datafusion.execution.time_zone": time_zone, **settings})
+            SessionConfig({**_SETTINGS, **_shares_of(self._limits.memory_bytes), **own})
             .with_create_default_catalog_and_schema(enabled=False)
             .with_default_catalog_and_schema(self._catalog_name, SESSION_SCHEMA)
         )
@@ -116,6 +123,29 @@ class Contexts:
         for options, store in self._stores.values():
             context.register_object_store(f"{options.scheme}://", store, host=options.bucket)
         return context
+
+
+@cache
+def usable_cores() -> int:
+    """What the engine divides a statement by: cores, less what the process may not use."""
+    context = SessionContext(SessionConfig({"datafusion.catalog.information_schema": "true"}))
+    name = "datafusion.execution.target_partitions"
+    rows = context.sql(f"SELECT value FROM information_schema.df_settings WHERE name = '{name}'")  # noqa: S608
+    return int(rows.collect()[0].column(0)[0].as_py())
+
+
+def _shares_of(memory_bytes: int) -> Mapping[str, str]:
+    """How many partitions sort at once in a pool, and what each keeps for merging its spilled runs.
+
+    By the engine's defaults (a partition per core, 10 MiB put aside by each) a sort in a small pool
+    fails or not by chance: the runs fill the pool, and nothing is left for the merge above them.
+    """
+    partitions = max(1, min(usable_cores(), memory_bytes // _SORT_BYTES))
+    merge_bytes = min(_MERGE_BYTES, memory_bytes // partitions // 16)
+    return {
+        "datafusion.execution.target_partitions": str(partitions),
+        "datafusion.execution.sort_spill_reservation_bytes": str(merge_bytes),
+    }
 
 
 def _is_time_zone(name: str) -> bool:

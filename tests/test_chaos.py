@@ -83,13 +83,16 @@ def test_the_journal_holds_what_a_committed_reader_sees(kafka: Broker, tmp_path:
         assert process.exitcode == 0
 
     judge = Judge(topic, journals)
+    judge.settle(1.0)
+    assert judge.records == 0  # no answer waited, so nothing was read
+    judge.load()
+    assert 5_000 < judge.records < 10_000  # of the 5,000 in transactions some were aborted
     judge.take(Asked(0, "whole", 0.0, answer=_consume(kafka, topic, 2), live=1, history=1))
     judge.settle(1.0)
     assert judge.verdict.faults == []
     assert judge.verdict.mixed == 1
     judge.settle_complete(Asked(0, "whole", 0.0, answer=_consume(kafka, topic, 2)))
     assert judge.verdict.faults == []
-    assert 5_000 < judge.records < 10_000  # of the 5,000 in transactions some were aborted
 
 
 def _consume(kafka: Broker, topic: str, partitions: int) -> Answer:

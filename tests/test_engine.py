@@ -17,6 +17,7 @@ from support_engine import PLAIN, SYMBOLS, TRADES, TRADES_SCHEMA, FolderTables, 
 from catalog.errors import FileMissing, NotReady
 from catalog.offsets import Offsets
 from catalog.tables import Pin
+from flight_server import contexts
 from flight_server.engine import Engine, Options, Statement
 from flight_server.limits import Deadline, Limits
 from flight_server.protocol.errors import (
@@ -611,6 +612,17 @@ def test_memory_is_bounded_and_sorts_spill(tables: FolderTables, tmp_path: Path)
     with pytest.raises(ResourceExhausted, match=r"limits\.memory_bytes") as refused:
         engine.stream(engine.plan(Statement(BIG_JOIN), OPTIONS)).read_all()
     assert str(tmp_path) not in str(refused.value)
+    engine.close()
+
+
+def test_many_cores_do_not_divide_a_small_pool_until_sorts_fail(
+    tables: FolderTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "usable_cores", lambda: 16)
+    limits = Limits(memory_bytes=40 * 1024**2, spill_folder=tmp_path / "spill")
+    engine = Engine(tables, tables, limits)
+    stream = engine.stream(engine.plan(Statement(BIG_SORT), OPTIONS))
+    assert sum(batch.num_rows for batch in stream) == 3_000_000
     engine.close()
 
 

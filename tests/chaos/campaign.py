@@ -282,11 +282,14 @@ class Campaign:
             self._stop_producers.set()
             for producer in producers:
                 producer.join(60)
+                if producer.is_alive():
+                    self._fail("a producer did not end within 60 s")
             self._stop_readers.set()
             for reader in readers:
                 self._end(reader)
             self._drain()
             self._judge.settle(time.monotonic())
+            self._judge.load()  # also where no answer waited: the last one is held against all
             self._last_answer()
         if self._judge.verdict.mixed < self.plan.answers:
             self._fail(f"only {self._judge.verdict.mixed} answers held live and history rows")

@@ -60,7 +60,7 @@ class Judge:
 
     @property
     def records(self) -> int:
-        """How many records the journals hold."""
+        """How many records the journals held when they were read last."""
         return len(self._entries)
 
     @property
@@ -98,13 +98,12 @@ class Judge:
         if not ready:
             return
         self._pending = [asked for asked in self._pending if asked.at > mark]
-        self._load()
+        self.load()
         for asked in ready:
             self._decide(asked)
 
     def settle_complete(self, asked: Asked) -> None:
-        """Judges the last answer: it must hold every record of the journals."""
-        self._load()
+        """Judges the last answer: it must hold every record that was loaded."""
         if asked.answer is None:
             self.verdict.faults.append(f"the last answer failed: {asked.error}")
             return
@@ -131,7 +130,8 @@ class Judge:
     def _blame(self, asked: Asked, faults: Sequence[Fault]) -> None:
         self.verdict.faults += [f"{asked.kind} by reader {asked.reader}: {f}" for f in faults]
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Reads what the journals hold by now; :attr:`records` counts it."""
         fresh = []
         for path, done in self._journals.items():
             with path.open("rb") as journal:
