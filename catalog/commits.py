@@ -181,6 +181,21 @@ class Claim:
         )
 
 
+def has_landed(
+    intent: Intent, metadata: TableMetadata, base: Marker | None, snapshot_id: int | None
+) -> bool:
+    """Whether a commit is in the table already, whatever its answers were (rule 6).
+
+    Args:
+        intent: what it wants.
+        metadata: the table as it is now.
+        base: the marker that holds there.
+        snapshot_id: of the attempts that were sent; None: none was built.
+    """
+    sent = snapshot_id is not None and in_history(metadata, snapshot_id)
+    return sent or intent.landed(base)
+
+
 def commit(load: Callable[[], Table], intent: Intent, *, timeout_s: float) -> Table:
     """Makes ``intent`` true exactly once.
 
@@ -239,7 +254,7 @@ class _Attempt:
     def on(self, table: Table) -> Table | None:
         """Sends the commit on this base; None: ask again, on a fresh base."""
         base = recorded_marker(table.metadata)
-        if self._has_landed(table.metadata, base):
+        if has_landed(self._intent, table.metadata, base, self._snapshot_id):
             reach("commit.landed")
             return table
         if isinstance(self.last_error, _REFUSED):
@@ -273,11 +288,6 @@ class _Attempt:
                 f"check the rights on the table"
             )
         return Fenced("other writers' commits kept coming first: start again from the head")
-
-    def _has_landed(self, metadata: TableMetadata, base: Marker | None) -> bool:
-        if self._snapshot_id is not None and in_history(metadata, self._snapshot_id):
-            return True
-        return self._intent.landed(base)
 
     def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
         """The updates and requirements of one snapshot on top of this base."""

@@ -14,7 +14,7 @@ from catalog.observer import Committed
 from catalog.offsets import Marker, Offsets
 from catalog.publication import Publication, Tail
 from catalog.segments import LiveWriter
-from catalog.spec import LiveSpec, TableSpec
+from catalog.spec import LiveSpec, TableName, TableSpec
 
 #: A flush takes at most this many times the rows or bytes that make it due (and the segment with
 #: which it gets there): it is sorted in memory, and after an outage of the catalog the tail may be
@@ -144,9 +144,9 @@ class Flusher:
         tail = self._publication.begin_flush(
             FLUSH_MOST * spec.flush_rows, FLUSH_MOST * spec.flush_bytes
         )
-        marker = self._marker(tail.head)
-        target = marker.positions.max(tail.high)
-        if target.same_as(marker.positions):
+        marker = _marker(tail.head, spec.name)
+        target = flush_target(marker, tail.high)
+        if target is None:
             return None
         self._parts.verify()  # after its last row was consumed, before the first request (rule 9)
         with self._publication.using(tail.segments):
@@ -164,28 +164,52 @@ class Flusher:
 
     def _follow(self, head: Head) -> None:
         self._looked_s = time.monotonic()
-        known = self._publication.head
-        if head.table_uuid != known.table_uuid:
-            raise StartAgain("the table was replaced by another of its name")
-        marker = self._marker(head)
-        if marker.epoch < self._owner.epoch:
-            raise StartAgain("the table went back to before it was claimed")
-        if (marker.epoch, marker.writer) != (self._owner.epoch, self._owner.writer):
-            raise Fenced(
-                f"table {self._parts.spec.name} was taken over by another ingest (epoch "
-                f"{marker.epoch}, ours is {self._owner.epoch}): this one stops writing; run one "
-                "ingest per table"
-            )
-        if not marker.positions.covers(self._marker(known).positions):
-            raise StartAgain("the table went back to an older snapshot")
-        if head.metadata_location != known.metadata_location:
+        if has_moved(self._owner, self._publication.head, head, self._parts.spec.name):
             self._publication.move_head(head)
             self._publication.publish()
 
-    def _marker(self, head: Head) -> Marker:
-        if head.marker is None:
-            raise MarkerLost(
-                f"table {self._parts.spec.name} records no Kafka positions any more: "
-                "feed the topic into a new table"
-            )
-        return head.marker
+
+def flush_target(marker: Marker, high: Offsets) -> Offsets | None:
+    """Where a flush of a tail up to ``high`` ends (rule 4); None: there is nothing to commit.
+
+    Progress without rows is something (rule 3).
+    """
+    target = marker.positions.max(high)
+    return None if target.same_as(marker.positions) else target
+
+
+def has_moved(owner: Marker, known: Head, head: Head, name: TableName) -> bool:
+    """Whether ``head`` is another version than ``known``, one that the live table continues.
+
+    Args:
+        owner: the marker of our claim.
+        known: the head that the live table continues.
+        head: the table as it is now.
+        name: the table, for errors.
+
+    Raises:
+        StartAgain: the table went back, or is another one.
+        Fenced: another ingest owns it now.
+        MarkerLost: it records no positions any more.
+    """
+    if head.table_uuid != known.table_uuid:
+        raise StartAgain("the table was replaced by another of its name")
+    marker = _marker(head, name)
+    if marker.epoch < owner.epoch:
+        raise StartAgain("the table went back to before it was claimed")
+    if (marker.epoch, marker.writer) != (owner.epoch, owner.writer):
+        raise Fenced(
+            f"table {name} was taken over by another ingest (epoch {marker.epoch}, ours is "
+            f"{owner.epoch}): this one stops writing; run one ingest per table"
+        )
+    if not marker.positions.covers(_marker(known, name).positions):
+        raise StartAgain("the table went back to an older snapshot")
+    return head.metadata_location != known.metadata_location
+
+
+def _marker(head: Head, name: TableName) -> Marker:
+    if head.marker is None:
+        raise MarkerLost(
+            f"table {name} records no Kafka positions any more: feed the topic into a new table"
+        )
+    return head.marker
