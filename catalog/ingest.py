@@ -170,7 +170,9 @@ class TableIngest:
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
         with _said(partial(stop_previous, writer)):
             head = sources.lake.ensure_table(spec, declared.arrow)
-        origin = Origin(spec.name, topics, declared.schema_id, declared.arrow, ends)
+        origin = Origin(
+            spec.name, topics, declared.schema_id, declared.arrow, ends, sources.live.max_bytes
+        )
         publication = Publication(writer, origin, head)
         with _said(publication.stop):
             head = sources.lake.claim(spec.name, topics, sources.writer, declared.schema_id, starts)

@@ -43,6 +43,7 @@ from catalog.kafka_client import (
     name_of,
     reason_of,
 )
+from catalog.logbounds import BoundsLook
 from catalog.messages import Places, Rows, in_log_order, take_apart, to_chunk
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.offsets import TopicPartition as Place
@@ -172,6 +173,10 @@ class TopicReader:
     def ends(self) -> Offsets:
         """The end of what a read_committed reader can see, of every partition."""
         return Offsets({place: high for place, (_, high) in self._bounds().items()})
+
+    def look(self) -> BoundsLook:
+        """Asks what the log holds of every assigned partition; does not wait for the answer."""
+        return BoundsLook(self._admin, self._next, REQUEST_S)
 
     def assign(self, positions: Offsets) -> None:
         """Reads every partition from its position on; one that is not named, strictly from 0.

@@ -95,8 +95,8 @@ def check_bounds(place: Place, position: int, low: int, high: int) -> None:
     if low > position:
         raise LogGap(
             f"{name_of(place)} holds nothing below offset {low}, but position {position} is next: "
-            "records were deleted before they were read; keep them longer (retention) or give the "
-            "table a new name"
+            f"the {low - position} between were deleted before they were read; keep records longer "
+            "(retention); `k2 repair TABLE --skip-lost-records` goes on without them"
         )
     if high < position:
         raise LogEndsEarly(

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from catalog.errors import CatalogError, NotReady
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
-from catalog.records import Part, Segment
+from catalog.records import LogBounds, Part, Segment
 from catalog.spec import TableName
 
 #: Moves when a reader of the old form would misread the new one.
@@ -45,6 +45,9 @@ class Manifest:
         state: what the ingest is doing.
         error_code: status code of the error that stopped the table; None where none did.
         error: ``ClassName: message`` of that error.
+        reason: why the state is what it is, for people; None where there is nothing to say.
+        live_max_bytes: the bound on live bytes at which the consumer pauses; 0: not known.
+        log: the log's bounds when they were last looked at, by partition.
     """
 
     table: TableName
@@ -63,6 +66,9 @@ class Manifest:
     state: State = "running"
     error_code: str | None = None
     error: str | None = None
+    reason: str | None = None
+    live_max_bytes: int = 0
+    log: tuple[LogBounds, ...] = ()
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -94,6 +100,9 @@ class Manifest:
                 "state": self.state,
                 "error_code": self.error_code,
                 "error": self.error,
+                "reason": self.reason,
+                "live_max_bytes": self.live_max_bytes,
+                "log": _log_items(self.log),
             },
             separators=(",", ":"),
         )
@@ -130,6 +139,10 @@ class Manifest:
                 state=_STATES[item["state"]],
                 error_code=item["error_code"],
                 error=item["error"],
+                # Absent where an older version published: its manifest is good, and owed (rule 12).
+                reason=item.get("reason"),
+                live_max_bytes=item.get("live_max_bytes", 0),
+                log=tuple(LogBounds(*bounds) for bounds in item.get("log", ())),
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(
@@ -148,6 +161,11 @@ def _of_this_format(item: Any) -> Any:
     if item["format"] != FORMAT:
         raise ValueError(f"format {item['format']} instead of {FORMAT}")
     return item
+
+
+@lru_cache(maxsize=64)
+def _log_items(log: tuple[LogBounds, ...]) -> list[tuple[object, ...]]:
+    return [astuple(bounds) for bounds in log]
 
 
 def _segment_json(segment: Segment) -> str:

@@ -14,7 +14,7 @@ from catalog.errors import CatalogError
 from catalog.heads import Head
 from catalog.manifest import Manifest, State
 from catalog.offsets import Offsets, TopicIdentity
-from catalog.records import Segment
+from catalog.records import LogBounds, Segment
 from catalog.segments import LiveWriter
 from catalog.spec import TableName
 
@@ -27,6 +27,7 @@ class Origin:
         topics: their identities when it began, sorted by name.
         schema_id: registry id of the declared schema.
         ends: the log's ends when it began; the table is catching up until it has reached them.
+        live_max_bytes: the bound on live bytes.
     """
 
     name: TableName
@@ -34,6 +35,7 @@ class Origin:
     schema_id: int
     arrow_schema: pa.Schema
     ends: Offsets
+    live_max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Publication:
         self._segments: tuple[Segment, ...] = ()
         self._high = self._committed()
         self._watermarks = origin.ends
+        self._log: tuple[LogBounds, ...] = ()
         self._rows = self._bytes = 0
         self._oldest_s: float | None = None
         self._newer_s: float | None = None
@@ -97,6 +100,11 @@ class Publication:
     def head(self) -> Head:
         """The newest head of the table that this run knows."""
         return self._head
+
+    @property
+    def committed(self) -> Offsets:
+        """C, the positions that the head records."""
+        return self._committed()
 
     @property
     def held(self) -> Manifest | None:
@@ -200,11 +208,19 @@ class Publication:
             age_s = None if self._oldest_s is None else time.monotonic() - self._oldest_s
             return Unflushed(self._rows, self._bytes, age_s, self._left)
 
-    def say_paused(self, *, paused: bool, watermarks: Offsets | None = None) -> None:
-        """Whether the consumer is paused; None leaves the watermarks as they are."""
+    def say_paused(self, *, paused: bool) -> None:
+        """Whether the consumer is paused."""
         with self._lock:
             self._paused = paused
-            self._watermarks = (watermarks or self._watermarks).max(self._high)
+
+    def say_log(self, log: tuple[LogBounds, ...]) -> bool:
+        """What the log holds now, of all partitions; whether that is news."""
+        ends = Offsets({(bounds.topic, bounds.partition): bounds.end for bounds in log})
+        with self._lock:
+            news = log != self._log
+            self._log = log
+            self._watermarks = ends.max(self._high)
+            return news
 
     def say_trouble(self, where: str, trouble: CatalogError | None) -> bool:
         """What is being retried at ``where``, None when it is over; whether that is news."""
@@ -220,16 +236,20 @@ class Publication:
         with self._lock:
             self._stopped = self._stopped or error
             if self._held is not None and not self._end().covers(self._held.high):
-                held = replace(self._held, sequence=self._held.sequence + 1)
-                self._write(held)
+                self._write_held(self._held)
                 return
         self.publish()
 
     def publish(self) -> Manifest | None:
-        """Replaces the manifest; None while an earlier one reaches further (rules 10 and 12)."""
+        """Replaces the manifest (rule 10).
+
+        None while an earlier run's reaches further: that one stays the version, and says how far
+        this run has come (rule 12).
+        """
         with self._lock:
             end = self._end()
-            if not end.covers(self.owed):
+            if self._held is not None and not end.covers(self.owed):
+                self._write_held(self._held)
                 return None
             self._held = None
             self._caught_up = self._caught_up or end.covers(self._origin.ends)
@@ -248,6 +268,8 @@ class Publication:
                 arrow_schema=self._origin.arrow_schema,
                 published_us=time.time_ns() // 1000,
                 sequence=self._sequence,
+                live_max_bytes=self._origin.live_max_bytes,
+                log=self._log,
             )
             return self._write(manifest)
 
@@ -272,9 +294,17 @@ class Publication:
 
     def _write(self, manifest: Manifest) -> Manifest:
         error = self._stopped or next(iter(self._troubles.values()), None)
-        said = _saying(manifest, self._state(), error)
+        said = replace(_saying(manifest, self._state(), error), reason=self._reason())
         self._writer.publish(said)
         return said
+
+    def _write_held(self, held: Manifest) -> None:
+        """The version of an earlier run with the state, and the view of the log, of this one."""
+        self._sequence += 1
+        watermarks = held.watermarks.max(self._watermarks)
+        self._held = self._write(
+            replace(held, sequence=self._sequence, watermarks=watermarks, log=self._log)
+        )
 
     def _state(self) -> State:
         if self._stopped is not None:
@@ -282,6 +312,25 @@ class Publication:
         if self._paused:
             return "paused"
         return "running" if self._caught_up else "catching_up"
+
+    def _reason(self) -> str | None:
+        if self._stopped is not None:
+            return None  # its error says it
+        if self._held is not None:
+            left, whole = (_distance(base, self.owed) for base in (self._end(), self._committed()))
+            return (
+                f"reading again what was published before the restart: {whole - left} of {whole} "
+                "positions; until then answers are what they were"
+            )
+        if self._paused:
+            return (
+                f"live rows fill live.max_bytes ({self._origin.live_max_bytes} bytes): reading "
+                "goes on when history has taken some of them"
+            )
+        if not self._caught_up:
+            left = _distance(self._end(), self._origin.ends)
+            return f"{left} positions left of what the log held at the start"
+        return None
 
     def _committed(self) -> Offsets:
         return Offsets() if self._head.marker is None else self._head.marker.positions
@@ -305,6 +354,11 @@ def _saying(manifest: Manifest, state: State, error: CatalogError | None) -> Man
         error_code=None if error is None else error.code,
         error=None if error is None else f"{type(error).__name__}: {error}",
     )
+
+
+def _distance(first: Offsets, last: Offsets) -> int:
+    """Positions from ``first`` up to ``last``, over the partitions of ``last``."""
+    return sum(max(0, position - first.at(tp)) for tp, position in last.items())
 
 
 def _oldest(segments: tuple[Segment, ...], max_rows: int, max_bytes: int) -> tuple[Segment, ...]:

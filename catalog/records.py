@@ -19,6 +19,28 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class LogBounds:
+    """What the log holds of one partition: the records of ``[begin, end)``.
+
+    Attributes:
+        begin: the first offset that is still there.
+        stable: where a read_committed reader stops: an open transaction holds it below ``end``.
+        end: the high watermark.
+        held_us: since when ``stable`` has been held where it is, microseconds since the epoch as
+            the ingest saw it; None: nothing holds it.
+        close: retention has come close: half of what is there is not committed, and stays so.
+    """
+
+    topic: str
+    partition: int
+    begin: int
+    stable: int
+    end: int
+    held_us: int | None = None
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """The records of one poll, ordered by (topic, partition, offset).
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from catalog.logwatch import CLOSE_SHARE, uncommitted_share
 from catalog.manifest import Manifest
 from catalog.offsets import Offsets, TopicPartition
+from catalog.records import LogBounds
 from catalog.spec import TableName, TableSpec
 
 #: Positions of one version; ``watermark`` is the log's end when the newest manifest was made.
@@ -25,7 +27,12 @@ OFFSETS_SCHEMA = pa.schema(
 #: One row per partition; a table that was never published has one per topic, with nulls.
 #: ``lag_rows`` counts positions between ``high`` and ``watermark`` (gaps of the log included),
 #: ``live_bytes`` is the partition's share of its segments' bytes by rows, ``age_ms`` the age of
-#: the manifest.
+#: the manifest. What the log held at the last look: it begins at ``log_start``; ``held_rows`` of
+#: the positions behind ``high`` cannot be read yet, because a transaction that has been open for
+#: ``held_ms`` holds ``stable`` below them. ``uncommitted_share`` is the share of the log that
+#: history lacks (null: the log never lost a record), ``warning`` says that retention comes close.
+#: ``live_share``, of the whole table, is how full ``live.max_bytes`` is; ``reason`` explains
+#: ``state``.
 LAG_SCHEMA = pa.schema(
     [
         pa.field("table", pa.string(), nullable=False),
@@ -41,6 +48,14 @@ LAG_SCHEMA = pa.schema(
         pa.field("error", pa.string()),
         pa.field("age_ms", pa.int64()),
         pa.field("topic_id", pa.string()),
+        pa.field("log_start", pa.int64()),
+        pa.field("stable", pa.int64()),
+        pa.field("held_rows", pa.int64()),
+        pa.field("held_ms", pa.int64()),
+        pa.field("uncommitted_share", pa.float64()),
+        pa.field("live_share", pa.float64()),
+        pa.field("reason", pa.string()),
+        pa.field("warning", pa.string()),
     ]
 )
 
@@ -141,11 +156,19 @@ def _state(item: Listed) -> dict[str, object]:
 def _lag_rows(manifest: Manifest, now_us: int) -> Iterator[dict[str, object]]:
     held = _held(manifest)
     ids = {identity.topic: identity.topic_id for identity in manifest.topics}
+    log = {(bounds.topic, bounds.partition): bounds for bounds in manifest.log}
+    table = {
+        "table": str(manifest.table),
+        "state": manifest.state,
+        "error": manifest.error,
+        "age_ms": max(0, now_us - manifest.published_us) // 1000,
+        "live_share": _live_share(manifest),
+        "reason": manifest.reason,
+    }
     for tp in sorted({*manifest.committed, *manifest.high, *manifest.watermarks}):
         high, watermark = manifest.high.at(tp), manifest.watermarks.get(tp)
         rows, size = held.get(tp, (0, 0))
-        yield {
-            "table": str(manifest.table),
+        row = table | {
             "topic": tp[0],
             "partition": tp[1],
             "committed": manifest.committed.at(tp),
@@ -154,11 +177,44 @@ def _lag_rows(manifest: Manifest, now_us: int) -> Iterator[dict[str, object]]:
             "lag_rows": None if watermark is None else max(0, watermark - high),
             "live_rows": rows,
             "live_bytes": size,
-            "state": manifest.state,
-            "error": manifest.error,
-            "age_ms": max(0, now_us - manifest.published_us) // 1000,
             "topic_id": ids.get(tp[0]),
         }
+        yield row | _log_columns(log.get(tp), manifest.committed.at(tp), now_us)
+
+
+def _live_share(manifest: Manifest) -> float | None:
+    if not manifest.live_max_bytes:
+        return None
+    return sum(segment.bytes for segment in manifest.segments) / manifest.live_max_bytes
+
+
+def _log_columns(bounds: LogBounds | None, committed: int, now_us: int) -> dict[str, object]:
+    if bounds is None:
+        return {}
+    share = uncommitted_share(bounds, committed)
+    held_ms = None if bounds.held_us is None else max(0, now_us - bounds.held_us) // 1000
+    return {
+        "log_start": bounds.begin,
+        "stable": bounds.stable,
+        "held_rows": bounds.end - bounds.stable,
+        "held_ms": held_ms,
+        "uncommitted_share": share,
+        "warning": _warning(bounds, committed, share),
+    }
+
+
+def _warning(bounds: LogBounds, committed: int, share: float | None) -> str | None:
+    if bounds.begin > committed:
+        return (
+            f"{bounds.begin - committed} positions were deleted before history had them; what the "
+            "live table does not hold of them is lost"
+        )
+    if not bounds.close or (share or 0.0) < CLOSE_SHARE:  # committed since the look
+        return None
+    return (
+        f"history lacks {share:.0%} of what the log still holds: keep records longer (retention), "
+        "or mend what holds the commits up, before records are deleted unread"
+    )
 
 
 def _held(manifest: Manifest) -> Mapping[TopicPartition, tuple[int, int]]:

@@ -29,6 +29,7 @@ from catalog.errors import (
 )
 from catalog.faults import reach
 from catalog.kafka import TopicReader
+from catalog.looks import Looks
 from catalog.observer import Observer
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.publication import Publication
@@ -169,10 +170,16 @@ class Tailing:
 
     def _consume(self) -> None:
         run, looked_s, may_read = self._run, time.monotonic(), False
+        looks = Looks(run.spec, run.reader)
+        looks.begin()
         while not self._over.is_set():
             self._keep_bound()
+            log = looks.take(run.publication.committed)
+            if log is not None and run.publication.say_log(log):
+                self._publish(None)
             if time.monotonic() - looked_s >= run.live.reload_s:
-                self._retried("kafka", self._look_at_log)
+                self._retried("kafka", run.reader.discover)  # new partitions (rule 1)
+                looks.begin()
                 looked_s = time.monotonic()
             may_read = may_read or self._may_read.acquire(timeout=POLL_S)
             if not may_read:
@@ -182,27 +189,21 @@ class Tailing:
                 self._chunks.put((chunk, run.reader.watermarks))
                 may_read = False
 
-    def _look_at_log(self) -> None:
-        """New partitions (rule 1); and while paused, how far the log has gone on."""
-        self._run.reader.discover()
-        if self.paused:
-            self._say_paused(self._run.reader.ends())
-
     def _keep_bound(self) -> None:
         """Pauses at the bound on live bytes, goes on well below it; drops nothing (rule 14)."""
         bound, live_bytes = self._run.live.max_bytes, self._run.publication.live_bytes
         if not self.paused and live_bytes >= bound:
             self._run.reader.pause()
             self.paused = True
-            self._say_paused(None)
+            self._say_paused()
             self._wake.set()
         elif self.paused and live_bytes < bound * RESUME_SHARE:
             self._run.reader.resume()
             self.paused = False
-            self._say_paused(None)
+            self._say_paused()
 
-    def _say_paused(self, watermarks: Offsets | None) -> None:
-        self._run.publication.say_paused(paused=self.paused, watermarks=watermarks)
+    def _say_paused(self) -> None:
+        self._run.publication.say_paused(paused=self.paused)
         self._run.publication.publish()
 
     def _decode(self) -> None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from catalog.errors import CatalogError
+from catalog.logwatch import uncommitted_share
 from catalog.manifest import Manifest
 from catalog.observer import Committed
 from catalog.spec import TableName
@@ -229,6 +230,21 @@ class IngestMetrics:
         self.behind = Gauge(
             "k2_ingest_behind", "Offsets up to the high watermarks", by, registry=registry
         )
+        self.held = Gauge(
+            "k2_ingest_held", "Offsets that open transactions hold back", by, registry=registry
+        )
+        self.uncommitted_share = Gauge(
+            "k2_ingest_uncommitted_share",
+            "Greatest share of a partition's log that history lacks, where records are deleted",
+            by,
+            registry=registry,
+        )
+        self.retention_close = Gauge(
+            "k2_ingest_retention_close",
+            "Partitions whose log loses records before history may have them",
+            by,
+            registry=registry,
+        )
         self.paused = Gauge(
             "k2_ingest_paused", "1 at the bound of live bytes", by, registry=registry
         )
@@ -254,6 +270,16 @@ class IngestMetrics:
         self.live_bytes.labels(name).set(sum(segment.bytes for segment in manifest.segments))
         self.behind.labels(name).set(behind)
         self.paused.labels(name).set(manifest.state == "paused")
+        self._log_seen(name, manifest)
+
+    def _log_seen(self, name: str, manifest: Manifest) -> None:
+        shares = [
+            uncommitted_share(bounds, manifest.committed.at((bounds.topic, bounds.partition)))
+            for bounds in manifest.log
+        ]
+        self.held.labels(name).set(sum(bounds.end - bounds.stable for bounds in manifest.log))
+        self.uncommitted_share.labels(name).set(max((share or 0.0 for share in shares), default=0))
+        self.retention_close.labels(name).set(sum(bounds.close for bounds in manifest.log))
 
     def committed(self, table: TableName, committed: Committed) -> None:
         """A flush landed."""

@@ -21,13 +21,22 @@ from support_ingest import (
     WAIT_S,
     Watching,
     World,
-    assert_exact,
     committed,
     framed,
     reached,
     running,
 )
 from support_kafka import Broker
+from support_log import (
+    NAME,
+    Gated,
+    Log,
+    assert_answer,
+    mock_cluster,
+    real_log,
+    shaky,
+    spec_of,
+)
 
 from catalog.errors import (
     BrokerUnavailable,
@@ -47,75 +56,16 @@ from catalog.errors import (
 from catalog.ingest import run_ingest
 from catalog.kafka import TopicReader
 from catalog.lake import Lake
-from catalog.manifest import Manifest
 from catalog.offsets import Offsets, TopicIdentity
-from catalog.records import Chunk
 from catalog.segments import LiveWriter
 from catalog.spec import TableName, TableSpec
-
-NAME = TableName("market_data", "ticks")
 
 
 @pytest.fixture
 def mock_broker() -> Iterator[Broker]:
-    """The in-process mock cluster of librdkafka; it lives as long as its producer."""
-    owner = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0})
-    found = next(iter(owner.list_topics(timeout=WAIT_S).brokers.values()))
-    yield Broker(f"{found.host}:{found.port}")
-    owner.flush(WAIT_S)
-
-
-class Log:
-    """A topic and what was written to it: per partition (offset, number)."""
-
-    def __init__(self, broker: Broker, topic: str, partitions: int = 2) -> None:
-        self.broker, self.topic, self.partitions = broker, topic, partitions
-        self.sent: dict[int, list[tuple[int, int]]] = {p: [] for p in range(partitions)}
-        self._number = 0
-        self._producer = broker.producer()
-        self._producer.list_topics(topic, timeout=WAIT_S)
-
-    def write(self, count: int, partition: int | None = None) -> None:
-        """Appends ``count`` records, round robin unless a partition is named."""
-        producer = self._producer if partition is None else self.broker.producer()
-
-        def delivered(error: object, message: Any) -> None:
-            assert error is None
-            number = int(message.key())
-            self.sent.setdefault(message.partition(), []).append((message.offset(), number))
-
-        for _ in range(count):
-            at = self._number % self.partitions if partition is None else partition
-            producer.produce(
-                self.topic,
-                framed(self._number),
-                key=str(self._number),
-                partition=at,
-                on_delivery=delivered,
-            )
-            self._number += 1
-            producer.poll(0)
-        assert producer.flush(WAIT_S) == 0
-
-    def raw(self, value: bytes | None, partition: int = 0) -> None:
-        """Appends one value as it is."""
-        self.broker.produce(self.topic, [value], partition=partition)
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """One past the last record written, per partition."""
-        return tuple(records[-1][0] + 1 if records else 0 for records in self.sent.values())
-
-
-def spec_of(log: Log, name: TableName = NAME, **changes: Any) -> TableSpec:
-    options = {"schema_id": 7, "flush_rows": 10**9, "flush_age_s": 3600.0, **changes}
-    return TableSpec(name, (log.topic,), **options)
-
-
-def assert_answer(world: World, log: Log, name: TableName = NAME) -> Manifest:
-    rows, manifest = world.answer(name)
-    assert_exact(rows, log.sent, manifest.high)
-    return manifest
+    """A mock cluster of one's own."""
+    with mock_cluster() as broker:
+        yield broker
 
 
 # --- the way of a record ------------------------------------------------------------------------
@@ -189,21 +139,6 @@ def test_two_topics_feed_one_table(mock_broker: Broker, tmp_path: Path) -> None:
 # --- restarts -----------------------------------------------------------------------------------
 
 
-class Gated(TopicReader):
-    """A reader that gives nothing before its gate opens."""
-
-    gate = threading.Event()
-
-    def poll(self, max_rows: int, timeout_s: float) -> Chunk | None:
-        """Nothing while the gate is shut, and nothing fetched ahead."""
-        if not self.gate.is_set():
-            self.pause()
-            self.gate.wait(timeout_s)
-            return None
-        self.resume()
-        return super().poll(max_rows, timeout_s)
-
-
 def test_a_restart_leaves_the_old_version_until_it_has_reached_it(
     mock_broker: Broker, tmp_path: Path
 ) -> None:
@@ -218,12 +153,18 @@ def test_a_restart_leaves_the_old_version_until_it_has_reached_it(
     Gated.gate.clear()
     sources = world.sources(reader=lambda spec: Gated(world.kafka, spec.topics))
     with running(sources, spec_of(log)):
+        said = world.wait(NAME, lambda m: sum(m.watermarks.values()) == 120)
         time.sleep(0.5)  # ten reloads and trims
-        assert world.manifest(NAME) == old
-        assert_answer(world, log)
+        held = assert_answer(world, log)
+        assert held.segments == old.segments
+        assert (held.high, held.snapshot_id) == (old.high, old.snapshot_id)
+        assert held.published_us == old.published_us
+        assert said.state == "catching_up"
+        assert "before the restart: 0 of 100 positions" in (said.reason or "")
         Gated.gate.set()
         new = world.wait(NAME, reached("t", *log.ends))
     assert_answer(world, log)
+    assert (new.state, new.reason) == ("running", None)
     assert new.high.covers(old.high)
     assert not {one.file for one in new.segments} & {one.file for one in old.segments}
 
@@ -478,31 +419,6 @@ def test_a_stopped_table_that_is_set_back_is_read_again_up_to_the_same_place(
 
 
 # --- the lake misbehaves ------------------------------------------------------------------------
-
-
-class Shaky(Lake):
-    """A lake whose commits fail as told: before or after they landed."""
-
-    script: list[tuple[str, CatalogError]]
-    gate: threading.Event
-
-    def commit(self, *args: Any, **options: Any) -> Any:
-        """As the script says."""
-        self.gate.wait()
-        when, error = self.script.pop(0) if self.script else ("never", None)
-        if when == "before" and error is not None:
-            raise error
-        head = super().commit(*args, **options)
-        if when == "after" and error is not None:
-            raise error
-        return head
-
-
-def shaky(world: World, *script: tuple[str, CatalogError]) -> Shaky:
-    lake = Shaky(load_catalog("lake", **world.properties))
-    lake.script, lake.gate = list(script), threading.Event()
-    lake.gate.set()
-    return lake
 
 
 def test_unknown_outcomes_are_settled_by_the_recorded_positions(
@@ -762,10 +678,6 @@ def test_a_broker_that_goes_away_while_running_shows_and_the_rows_stay(tmp_path:
 
 
 # --- on a real broker ---------------------------------------------------------------------------
-
-
-def real_log(kafka: Broker, partitions: int = 2) -> Log:
-    return Log(kafka, kafka.create_topic(partitions), partitions)
 
 
 @pytest.mark.broker

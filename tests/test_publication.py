@@ -93,11 +93,18 @@ def test_an_earlier_run_is_held_until_it_is_reached(tmp_path: Path) -> None:
     new.extend(0, 9)
     assert new.publication.publish() is None
     assert new.publication.trim() == 0
-    assert new.writer.previous() == before
+    held = new.writer.previous()
+    assert before is not None
+    assert held is not None
+    assert held.reason is not None
+    assert held.reason.startswith("reading again what was published before the restart: 9 of 10 p")
+    assert held.state == "catching_up"
+    assert replace(held, sequence=before.sequence, state=before.state, reason=None) == before
     new.extend(9, 10)
     after = new.publication.publish()
     assert after is not None
-    assert after.sequence > before.sequence if before else False
+    assert after.sequence > held.sequence > before.sequence
+    assert after.reason is None
     assert new.publication.held is None
     assert new.publication.trim() > 0
 

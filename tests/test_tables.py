@@ -40,7 +40,7 @@ from catalog.errors import (
 )
 from catalog.lake import Lake
 from catalog.offsets import Marker, Offsets
-from catalog.records import Segment
+from catalog.records import LogBounds, Segment
 from catalog.reports import LAG_SCHEMA, OFFSETS_SCHEMA, TABLES_SCHEMA
 from catalog.runs import Heads, Runs
 from catalog.segments import LiveReader, LiveWriter, merge_due
@@ -633,6 +633,36 @@ def test_lag_shows_every_partition_and_why_a_table_stands(ingest: Ingest) -> Non
     assert one["live_bytes"] + two["live_bytes"] <= ingest.live[0].bytes
     assert (one["state"], one["error"], one["topic_id"]) == ("paused", "x: y", "id-1")
     assert one["age_ms"] > 0
+
+
+def test_lag_shows_what_holds_a_table_up(ingest: Ingest) -> None:
+    """Rule 14: the level, its reason, an open transaction and what retention threatens."""
+    tables = server(ingest)
+    ingest.consume(at(10, 20))
+    now_us = time.time_ns() // 1000
+    log = (
+        LogBounds(TOPIC, 0, 0, 10, 15, held_us=now_us - 2_000_000),
+        LogBounds(TOPIC, 1, 4, 20, 20, close=True),
+        LogBounds(TOPIC, 2, 9, 9, 9),
+    )
+    size = sum(segment.bytes for segment in ingest.live)
+    ingest.publish(
+        watermarks=at(15, 20, 9), log=log, reason="because", live_max_bytes=4 * size, state="paused"
+    )
+    one, two, three = tables.lag().to_pylist()
+    assert (one["stable"], one["held_rows"], one["uncommitted_share"]) == (10, 5, None)
+    assert one["held_ms"] >= 2000
+    assert (two["log_start"], two["held_rows"], two["held_ms"]) == (4, 0, None)
+    assert two["uncommitted_share"] == 20 / 16
+    assert "4 positions were deleted before history had them" in two["warning"]
+    assert three["uncommitted_share"] is None
+    assert {row["reason"] for row in (one, two, three)} == {"because"}
+    assert {row["live_share"] for row in (one, two, three)} == {0.25}
+    ingest.flush(at(5, 10))
+    ingest.publish(log=log)
+    two = tables.lag().to_pylist()[1]
+    assert two["warning"].startswith("history lacks 62% of what the log still holds")
+    assert two["live_share"] is None
 
 
 def test_the_overview_lists_hybrid_and_plain_tables(ingest: Ingest, lake: MemoryLake) -> None:
