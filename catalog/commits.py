@@ -43,6 +43,7 @@ from catalog.errors import (
     Unavailable,
 )
 from catalog.faults import reach
+from catalog.growth import DECLARATION_PROPERTY, Growth, grown, schema_updates
 from catalog.heads import in_history, is_truncated, marker_property, recorded_marker
 from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, TopicIdentity, marker_to_summary
 
@@ -68,6 +69,7 @@ class Staged:
         gc: the gc number that the head had before the first byte was written (rule 8).
         table_uuid: the table that they were written for.
         spec_id: the partition spec that they follow.
+        growth: what has to become of the table's schema in the same commit; None: nothing.
     """
 
     files: tuple[DataFile, ...]
@@ -76,6 +78,7 @@ class Staged:
     gc: int
     table_uuid: str
     spec_id: int
+    growth: Growth | None = None
 
 
 class Intent(Protocol):
@@ -136,6 +139,9 @@ class Flush:
             raise Fenced("the table was replaced by another of its name: write the files again")
         if staged.spec_id != metadata.default_spec_id:
             raise Fenced("the table's partition spec changed: write the files again")
+        growth, now = staged.growth, (metadata.current_schema_id, metadata.last_column_id)
+        if growth is not None and (growth.base_schema_id, growth.base_last_id) != now:
+            raise Fenced("the table's columns changed: write the files again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +241,14 @@ class _Base(Transaction):
     0.65 s of a commit's 0.75 s at 300 snapshots, with the GIL held.
     """
 
+    def __init__(self, table: Table, growth: Growth | None) -> None:
+        super().__init__(table)
+        self._grown = table.metadata if growth is None else grown(table.metadata, growth)
+
     @property
     def table_metadata(self) -> TableMetadata:
-        """The base as it was loaded."""
-        return self._table.metadata
+        """The base as it was loaded, with the schema that the commit gives it."""
+        return self._grown
 
 
 class _Attempt:
@@ -292,7 +302,8 @@ class _Attempt:
     def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
         """The updates and requirements of one snapshot on top of this base."""
         summary = marker_to_summary(marker)
-        base = _Base(table)
+        growth = self._intent.staged.growth if self._intent.staged else None
+        base = _Base(table, growth)
         producer = base.update_snapshot(
             snapshot_properties=summary, branch=MAIN_BRANCH
         ).fast_append()
@@ -302,11 +313,16 @@ class _Attempt:
             producer.append_data_file(file)
         with lake_errors("writing a commit's manifests"):
             updates, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
-        copy = SetPropertiesUpdate(
-            updates={MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}
-        )
+        properties = {MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}
         same_table = AssertTableUUID(uuid=table.metadata.table_uuid)
-        return (*updates, copy), (*requirements, same_table)
+        if growth is None:
+            copy = SetPropertiesUpdate(updates=properties)
+            return (*updates, copy), (*requirements, same_table)
+        if table.metadata.properties.get(DECLARATION_PROPERTY) != growth.declared:
+            properties[DECLARATION_PROPERTY] = growth.declared
+        columns, same_columns = schema_updates(table.metadata, growth)
+        copy = SetPropertiesUpdate(updates=properties)
+        return (*columns, *updates, copy), (*requirements, same_table, *same_columns)
 
 
 def _until(timeout_s: float) -> Iterator[None]:

@@ -19,7 +19,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
 from sqlalchemy.exc import IntegrityError
 
+from catalog.declaration import find, named
 from catalog.errors import Fenced, SpecRefused, shorten
+from catalog.growth import DECLARATION_PROPERTY, Columns, columns_of
 from catalog.iceberg_schema import (
     conflict,
     declared_terms,
@@ -71,6 +73,9 @@ def create_or_evolve(catalog: Catalog, spec: TableSpec, declared: pa.Schema) -> 
             with contextlib.suppress(TableAlreadyExistsError):  # another process was quicker
                 return _create(catalog, spec, wanted)
             continue
+        _refuse_other_layout(table, spec)
+        if DECLARATION_PROPERTY in table.properties:
+            return table  # its columns change in the commits of the rows that ask for it
         try:
             return _evolve(table, spec, declared)
         except CommitFailedException:
@@ -100,7 +105,6 @@ def _evolve(table: Table, spec: TableSpec, declared: pa.Schema) -> Table:
         SpecRefused: anything else; nothing was changed.
         CommitFailedException: others changed the table meanwhile.
     """
-    _refuse_other_layout(table, spec)
     transaction = table.transaction()
     update = transaction.update_schema()
     try:
@@ -126,7 +130,8 @@ def _refuse_other_layout(table: Table, spec: TableSpec) -> None:
     if not spec.partition:
         return
     terms = [parse_partition(text) for text in spec.partition]
-    declared = tuple((str(term.transform), term.column) for term in terms)
+    columns = columns_of(table.metadata)
+    declared = tuple((str(t.transform), _table_name(columns, t.column)) for t in terms)
     actual = declared_terms(table.spec(), table.schema())
     if declared != actual:
         has = ", ".join(f"{transform}({column})" for transform, column in actual) or "nothing"
@@ -134,3 +139,10 @@ def _refuse_other_layout(table: Table, spec: TableSpec) -> None:
             f"table {spec.name} is partitioned by {has}, its declaration says "
             f"{', '.join(spec.partition)}: change the declaration or the table"
         )
+
+
+def _table_name(columns: Columns, name: str) -> str:
+    """What the table calls the column that the declaration calls ``name``, or did before."""
+    ours = named(columns.declared or (), name)
+    place = None if ours is None else find(columns.table, ours)
+    return name if place is None else str(columns.table.field(place).name)

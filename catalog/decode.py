@@ -10,22 +10,34 @@ another record's bytes, and a bad record costs itself only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from catalog.avro import RecordField, RecordOf, parse_record
+from catalog.avro import RecordOf
 from catalog.blocks import Block, BlockReader, Scratch
 from catalog.columns import Fault, convert_all
-from catalog.defaults import default_bytes
+from catalog.declaration import bare, by_schema
+from catalog.declaration import schema_id as declared_id
 from catalog.errors import CatalogError, SchemaChanged, SchemaRefused, SchemaUnknown
-from catalog.evolution import Resolver, Sources
+from catalog.evolution import Resolver, Sources, declaration, evolved
 from catalog.faults import reach
+from catalog.fills import default_array
 from catalog.records import Chunk, Decoded, Reject
 from catalog.registry import SchemaRegistry
-from catalog.schemas import OFFSET, PARTITION, TOPIC, DeclaredSchema, record_of
+from catalog.schemas import (
+    OFFSET,
+    PARTITION,
+    TOPIC,
+    DeclaredSchema,
+    metadata_schema,
+    record_of,
+    topic_record,
+)
 from catalog.spec import TableSpec
 from catalog.strict import MalformedError, plain_record
 from catalog.wire import FRAME_BYTES
@@ -71,23 +83,59 @@ class _Part:
     bad: tuple[_Bad, ...] = ()
 
 
+class _Grown(Exception):
+    """The declaration holds more now: what was decoded of the chunk follows the old one."""
+
+
 class Decoder:
     """Decodes the chunks of one table; used by one thread at a time.
 
-    Holds one file in memory and what was compiled for the schema ids seen; nothing else survives
-    a call.
+    Holds one file in memory, what was compiled for the schema ids seen, and the declaration, which
+    grows with the schemas that records carry; nothing else survives a call.
+
+    Args:
+        declared: the schema that the table was declared by.
+        registry: where the records' schemas come from.
+        spec: the table's declaration in the settings.
+        declaration: with ids, what the table goes on with: it grows to hold ``declared`` now
+            (``catalog.evolution.evolved``); None: ``declared`` is all that it will ever hold.
+        next_id: new columns are numbered from here on.
+        grows: whether it grows with the records' schemas, too.
+
+    Raises:
+        SchemaChanged: the declaration cannot become one that holds ``declared``.
     """
 
-    def __init__(self, declared: DeclaredSchema, registry: SchemaRegistry, spec: TableSpec) -> None:
-        self._declared = declared
+    def __init__(
+        self,
+        declared: DeclaredSchema,
+        registry: SchemaRegistry,
+        spec: TableSpec,
+        declaration: pa.Schema | None = None,
+        next_id: int = 1,
+        *,
+        grows: bool = False,
+    ) -> None:
         self._registry = registry
         self._spec = spec
-        self._record = record_of(declared, spec)
+        self._metadata = metadata_schema(key=spec.key, headers=spec.headers)
+        self._first = declared
+        self._grows = declaration is not None
+        self._declaration = declaration or first_declaration(declared, spec)
+        self._next_id = next_id
         self._scratch = Scratch()
         self._writers: dict[int, _Writer] = {}
-        self._writer(declared.schema_id)
+        self._refused: dict[int, SchemaChanged] = {}
+        with suppress(_Grown):  # compiled at its first record, then
+            self._writer(declared.schema_id)
+        self._grows = grows
         # Whether the last chunk held several schemas: then the next one is split at once.
         self._mixed = False
+
+    @property
+    def declaration(self) -> pa.Schema:
+        """What the rows of the last chunk look like (``catalog.declaration``)."""
+        return self._declaration
 
     def decode(self, chunk: Chunk) -> Decoded:
         """The chunk's rows, in its order, and its rejects, by row.
@@ -99,10 +147,26 @@ class Decoder:
             CatalogError: the block reader failed for a reason that is not in the values.
         """
         reach("decode.before")
-        whole = None if self._mixed else self._whole(chunk.values)
-        decoded = self._assemble(chunk, [whole] if whole else self._parts(chunk.values))
-        reach("decode.after")
-        return decoded
+        while True:
+            try:
+                whole = None if self._mixed else self._whole(chunk.values)
+                decoded = self._assemble(chunk, [whole] if whole else self._parts(chunk.values))
+            except _Grown:  # at most once for each schema id of the chunk
+                continue
+            reach("decode.after")
+            return decoded
+
+    def readable(self, chunk: Chunk) -> Chunk:
+        """What of a chunk comes before the first record, in each partition, that was refused.
+
+        To be called when :meth:`decode` has raised SchemaChanged: the records before the boundary
+        are rows like any others. Positions end in front of the first such record.
+        """
+        ids, _ = _split(chunk.values)
+        for number in {i for i in ids.tolist() if i >= 0} - self._refused.keys():
+            with suppress(SchemaChanged, SchemaUnknown, _Grown):
+                self._writer(number)
+        return before(chunk, np.isin(ids, list(self._refused)))
 
     def _whole(self, values: Sequence[bytes | None]) -> _Part | None:
         """The chunk as one block; None if it is not one."""
@@ -154,11 +218,11 @@ class Decoder:
                 plain.append(writer.frame + plain_record(writer.record, value[FRAME_BYTES:]))
                 good.append(row)
             except MalformedError as error:
-                bad.append(_Bad(row, _schema_id(writer), str(error)))
+                bad.append(_Bad(row, _writer_id(writer), str(error)))
         block = writer.reader.read(plain, writer.frame)
         if block is None:
             raise CatalogError(
-                f"the block reader refuses {len(plain)} records of schema id {_schema_id(writer)} "
+                f"the block reader refuses {len(plain)} records of schema id {_writer_id(writer)} "
                 f"that are valid one by one"
             )
         part = self._part(writer, block, np.array(good, np.int64))
@@ -171,7 +235,7 @@ class Decoder:
         reasons = _reasons(faults, block.rows)
         if not reasons:
             return _Part(arrays, rows)
-        bad = tuple(_Bad(int(rows[i]), _schema_id(writer), why) for i, why in reasons.items())
+        bad = tuple(_Bad(int(rows[i]), _writer_id(writer), why) for i, why in reasons.items())
         good = np.ones(block.rows, np.bool_)
         good[list(reasons)] = False
         return _Part([array.filter(pa.array(good)) for array in arrays], rows[good], bad)
@@ -182,7 +246,7 @@ class Decoder:
         if len(rows) != metadata.num_rows:
             metadata = metadata.take(pa.array(rows))
         batch = pa.RecordBatch.from_arrays(
-            [*columns, *metadata.columns], schema=self._declared.arrow
+            [*columns, *metadata.columns], schema=bare(self._declaration)
         )
         bad = sorted((b for part in parts for b in part.bad), key=lambda b: b.row)
         return Decoded(batch, tuple(_rejects(bad, chunk.metadata)))
@@ -191,7 +255,7 @@ class Decoder:
         """The parts' rows in the chunk's order."""
         if len(parts) == 1:
             return parts[0].columns, parts[0].rows
-        fields = list(self._declared.arrow)[: len(self._record.fields)]
+        fields = list(bare(self._declaration))[: -len(self._metadata)]
         if not parts:
             return [pa.array([], field.type) for field in fields], np.empty(0, np.int64)
         rows = np.concatenate([part.rows for part in parts])
@@ -200,43 +264,82 @@ class Decoder:
         return [array.take(pa.array(order)) for array in joined], rows[order]
 
     def _writer(self, schema_id: int) -> _Writer:
+        if schema_id in self._refused:
+            raise self._refused[schema_id]
         if schema_id not in self._writers:
-            self._writers[schema_id] = self._compile(schema_id)
+            try:
+                self._writers[schema_id] = self._compile(schema_id)
+            except SchemaChanged as error:
+                self._refused[schema_id] = error
+                raise
         return self._writers[schema_id]
 
-    def _compile(self, schema_id: int) -> _Writer:
-        declared = self._declared
-        if schema_id == declared.schema_id:
-            record = self._record
-        else:
-            try:
-                schema = self._registry.get(schema_id)
-                record = parse_record(schema, self._spec.timestamp_nanos)
-            except SchemaRefused as error:
-                raise SchemaChanged(
-                    f"records carry a schema that the table declared by id {declared.schema_id} "
-                    f"cannot hold: {error}"
-                ) from error
-        resolver = Resolver(schema_id, declared.schema_id, self._default)
+    def _compile(self, writer_id: int) -> _Writer:
+        record = self._record(writer_id)
+        resolver = Resolver(writer_id, declared_id(self._declaration) or self._first.schema_id)
+        try:
+            sources = resolver.sources(record, list(self._declaration)[: -len(self._metadata)])
+        except SchemaChanged:
+            if not self._grows:
+                raise
+            self._grow(record, writer_id)
+            raise _Grown from None
         return _Writer(
             record=record,
-            frame=b"\0" + schema_id.to_bytes(FRAME_BYTES - 1),
-            sources=resolver.sources(record, self._record),
+            frame=b"\0" + writer_id.to_bytes(FRAME_BYTES - 1),
+            sources=sources,
             reader=BlockReader(record, self._scratch),
         )
 
-    def _default(self, field: RecordField) -> pa.Array:
-        """A declared default: encoded, then decoded as if a writer had sent it."""
-        record, frame = RecordOf((field,)), bytes(FRAME_BYTES)
-        block = BlockReader(record, self._scratch).read([frame + default_bytes(field)], frame)
-        if block is None:
-            raise SchemaRefused(f"field {field.name!r}: the default is no value of its type")
-        declared_id = self._declared.schema_id
-        sources = Resolver(declared_id, declared_id, self._default).sources(record, record)
-        (array,), faults = convert_all(sources, list(block.columns), len(block.columns[0]))
-        if _reasons(faults, block.rows):
-            raise SchemaRefused(f"field {field.name!r}: the default is out of range")
-        return array.slice(0, 1)
+    def _record(self, writer_id: int) -> RecordOf:
+        if writer_id == self._first.schema_id:
+            return record_of(self._first, self._spec)
+        try:
+            return topic_record(self._registry.get(writer_id), self._spec)
+        except SchemaRefused as error:
+            raise SchemaChanged(
+                f"records carry a schema that the table declared by id {self._first.schema_id} "
+                f"cannot hold: {error}"
+            ) from error
+
+    def _grow(self, record: RecordOf, writer_id: int) -> None:
+        """Makes the declaration hold a schema; every row is decoded by the new one from here on."""
+        self._declaration = evolved(
+            self._declaration,
+            record,
+            writer_id,
+            default_array,
+            next_id=self._next_id,
+            metadata=len(self._metadata),
+        )
+        self._writers.clear()
+
+
+def first_declaration(declared: DeclaredSchema, spec: TableSpec) -> pa.Schema:
+    """The declaration, without ids, of a table that is declared by one schema."""
+    metadata = metadata_schema(key=spec.key, headers=spec.headers)
+    return by_schema(
+        declaration(record_of(declared, spec), metadata, default_array), declared.schema_id
+    )
+
+
+def before(chunk: Chunk, stops: npt.NDArray[np.bool_]) -> Chunk:
+    """The chunk's records and positions before the first flagged record of each partition."""
+    metadata = chunk.metadata
+    offsets = metadata.column(OFFSET).to_numpy(zero_copy_only=True)
+    keep = np.ones(len(stops), np.bool_)
+    ranges = []
+    for one in chunk.ranges:
+        mine = (offsets >= one.first) & (offsets < one.next)
+        mine &= np.asarray(pc.equal(metadata.column(TOPIC), one.topic))
+        mine &= np.asarray(pc.equal(metadata.column(PARTITION), one.partition))
+        end = int(offsets[mine & stops].min(initial=one.next))
+        keep &= ~mine | (offsets < end)
+        if end > one.first:
+            ranges.append(replace(one, next=end))
+    rows = np.flatnonzero(keep)
+    values = [chunk.values[row] for row in rows.tolist()]
+    return Chunk(values, metadata.take(pa.array(rows)), tuple(ranges))
 
 
 def _split(values: Sequence[bytes | None]) -> tuple[_Rows, list[_Bad]]:
@@ -293,5 +396,5 @@ def _rejects(bad: Sequence[_Bad], metadata: pa.RecordBatch) -> Iterator[Reject]:
         )
 
 
-def _schema_id(writer: _Writer) -> int:
+def _writer_id(writer: _Writer) -> int:
     return int.from_bytes(writer.frame[1:])

@@ -4,6 +4,7 @@
     ├── SchemaRefused            a topic's schema cannot become a table
     ├── SchemaUnknown            the registry does not know a schema id
     ├── SchemaChanged            records carry a schema that the running table cannot hold
+    ├── SchemaConflict           another tool changed the Iceberg table in a way that conflicts
     ├── PoisonRecord             one record that cannot be decoded
     ├── SpecRefused              a table's declaration contradicts itself or the table
     ├── Unavailable              (retriable) a service did not answer in time
@@ -65,6 +66,12 @@ class SchemaUnknown(CatalogError):
 
 class SchemaChanged(CatalogError):
     """Records carry a schema that the running table cannot hold without losing a value."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class SchemaConflict(CatalogError):
+    """Another tool changed the Iceberg table so that it cannot take the topic's rows any more."""
 
     code = "FAILED_PRECONDITION"
 

@@ -30,8 +30,10 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import NestedField
 
+from catalog.declaration import field_id
 from catalog.errors import VersionGone
 from catalog.iceberg_schema import plain_type
+from catalog.manifest import schema_key
 
 #: Entries (data files) of parsed manifests that are kept; about 1 KB each with 20 columns.
 MAX_CACHED_ENTRIES = 200_000
@@ -42,8 +44,8 @@ _EXACT = Context(prec=38)
 #: Whole snapshots whose concatenated table is kept; tickets need a few old ones.
 _MAX_SNAPSHOTS = 32
 
-#: A parsed manifest: table uuid, path, schema id, number of partition specs.
-_Key = tuple[str, str, int, int]
+#: A parsed manifest: table uuid, path, declaration, number of partition specs.
+_Key = tuple[str, str, str, int]
 
 _FIXED = (
     pa.field("path", pa.string(), nullable=False),
@@ -92,25 +94,25 @@ class FileIndex:
         self._manifests: LRUCache[_Key, pa.Table] = LRUCache(
             max_entries, getsizeof=lambda table: 1 + table.num_rows
         )
-        self._snapshots: LRUCache[tuple[str, int, int, int], pa.Table] = LRUCache(_MAX_SNAPSHOTS)
+        self._snapshots: LRUCache[tuple[str, int, str, int], pa.Table] = LRUCache(_MAX_SNAPSHOTS)
 
     def entries(
         self,
         metadata: TableMetadata,
         snapshot: Snapshot | None,
         io: FileIO,
-        schema_id: int | None = None,
+        declared: pa.Schema,
     ) -> pa.Table:
-        """See :meth:`catalog.lake.Lake.entries`."""
+        """See :meth:`catalog.lake.Lake.entries`; ``declared`` has field ids."""
         if snapshot is None:
-            return Layout.of(metadata, schema_id).table([])
+            return Layout.of(metadata, declared).table([])
         uuid = str(metadata.table_uuid)
-        version = schema_of(metadata, schema_id).schema_id
+        version = schema_key(declared)
         key = (uuid, snapshot.snapshot_id, version, len(metadata.partition_specs))
         with self._lock:
             if (table := self._snapshots.get(key)) is not None:
                 return table
-        layout = Layout.of(metadata, schema_id)
+        layout = Layout.of(metadata, declared)
         table = _newest_first(self._read(layout, uuid, snapshot.manifests(io), io))
         with self._lock:
             self._snapshots[key] = table
@@ -124,7 +126,7 @@ class FileIndex:
         if deletes:
             removed = _Deletes(e for m in deletes for e in m.fetch_manifest_entry(io))
             return layout.table([e for m in data for e in m.fetch_manifest_entry(io)], removed)
-        keys = [(uuid, m.manifest_path, layout.schema_id, layout.specs) for m in data]
+        keys = [(uuid, m.manifest_path, layout.version, layout.specs) for m in data]
         with self._lock:
             known = {key: table for key in keys if (table := self._manifests.get(key)) is not None}
         missing = [(k, m) for k, m in zip(keys, data, strict=True) if k not in known]
@@ -151,26 +153,26 @@ class FileIndex:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the table of entries looks like under one schema version."""
+    """What the table of entries looks like under one declaration."""
 
-    schema_id: int
+    version: str
     specs: int
     columns: tuple[_Column, ...]
     partitions: tuple[_PartitionColumn, ...]
     empty: pa.Table
 
     @classmethod
-    def of(cls, metadata: TableMetadata, schema_id: int | None) -> Layout:
-        """The layout with the columns of one schema; None: the current one."""
-        schema = schema_of(metadata, schema_id)
+    def of(cls, metadata: TableMetadata, declared: pa.Schema) -> Layout:
+        """The layout with the columns of one declaration."""
         columns = tuple(
-            _Column(field.field_id, field.name, plain_type(field.field_type))
-            for field in schema.fields
-            if field.field_type.is_primitive
+            _Column(number, field.name, field.type)
+            for field in declared
+            if (number := field_id(field)) is not None and not pa.types.is_nested(field.type)
         )
-        partitions = tuple(_partition_columns(metadata, schema))
+        partitions = tuple(_partition_columns(metadata, metadata.schema()))
         empty = _arrow_schema(columns, partitions).empty_table()
-        return cls(schema.schema_id, len(metadata.partition_specs), columns, partitions, empty)
+        specs = len(metadata.partition_specs)
+        return cls(schema_key(declared), specs, columns, partitions, empty)
 
     def table(self, entries: Sequence[ManifestEntry], deletes: _Deletes | None = None) -> pa.Table:
         """Live data-file entries as rows, in the manifests' order."""
@@ -192,7 +194,7 @@ class Layout:
                 else decode(value)
                 for bounds, nans in raw
             ]
-            arrays.append(_typed(values, column.type))
+            arrays.append(_bounds_of(values, column.type))
         return _struct(arrays, [(c.name, c.type) for c in self.columns], len(files))
 
     def _nulls(self, files: Sequence[DataFile]) -> pa.StructArray:
@@ -364,6 +366,17 @@ def _decoder(kind: pa.DataType) -> Callable[[bytes], object]:
             -kind.scale, _EXACT
         )
     return lambda raw: int.from_bytes(raw, "little", signed=True)
+
+
+def _bounds_of(values: list[object], kind: pa.DataType) -> pa.Array:
+    """Bounds of a column, none at all where one is beyond its type.
+
+    A ticket may read a column by the type that it had before it was promoted.
+    """
+    try:
+        return _typed(values, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        return pa.nulls(len(values), kind)
 
 
 def _typed(values: list[object], kind: pa.DataType) -> pa.Array:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
+
+from catalog.declaration import ids, schema_id
 from catalog.errors import Fenced, LogGap, MarkerLost
 from catalog.faults import reach
+from catalog.growth import followed
 from catalog.heads import Head
 from catalog.lake import Lake, Staged
 from catalog.observer import Committed
@@ -45,7 +49,7 @@ class _Prepared:
     """What a flush will commit: the rows of ``[marker.positions, target)``, as files."""
 
     marker: Marker
-    target: Offsets
+    new: Marker
     staged: Staged | None
 
 
@@ -68,6 +72,8 @@ class Flusher:
         self._writer, self._publication = writer, publication
         self._owner = owner
         self._prepared: _Prepared | None = None
+        #: Field ids of the declaration that the table has, or had: they must not disappear.
+        self._owed = ids(publication.declared) and self._in_table(publication.declared)
         self._looked_s = time.monotonic()
 
     def due(self, *, at_bound: bool, last: bool) -> bool:
@@ -111,7 +117,7 @@ class Flusher:
                 self._parts.spec.name,
                 staged,
                 expected=marker,
-                new=marker.moved_to(self._prepared.target),
+                new=self._prepared.new,
             )
         except Fenced:
             self._prepared = None
@@ -150,7 +156,12 @@ class Flusher:
             return None
         self._parts.verify()  # after its last row was consumed, before the first request (rule 9)
         with self._publication.using(tail.segments):
-            return _Prepared(marker, target, self._stage(tail, marker.positions, target))
+            staged = self._stage(tail, marker.positions, target)
+        new = marker.moved_to(target)
+        declared = self._writer.newest(tail.segments)
+        if declared is not None and staged is not None:
+            new = replace(new, schema_id=schema_id(declared) or new.schema_id)
+        return _Prepared(marker, new, staged)
 
     def _stage(self, tail: Tail, first: Offsets, target: Offsets) -> Staged | None:
         """The rows of ``[first, target)`` as files; None where there is none (rules 3 and 4)."""
@@ -160,13 +171,36 @@ class Flusher:
             raise StartAgain("the tail does not reach down to the recorded positions") from error
         if not sum(batch.num_rows for batch in batches):
             return None
-        return self._parts.lake.write_files(self._parts.spec.name, batches, self._parts.spec)
+        spec, declared = self._parts.spec, self._writer.newest(tail.segments)
+        return self._parts.lake.write_files(spec.name, batches, spec, declared)
 
     def _follow(self, head: Head) -> None:
         self._looked_s = time.monotonic()
         if has_moved(self._owner, self._publication.head, head, self._parts.spec.name):
+            self._follow_columns(head)
             self._publication.move_head(head)
             self._publication.publish()
+
+    def _in_table(self, declared: pa.Schema) -> frozenset[int]:
+        location = self._publication.head.metadata_location
+        columns = self._parts.lake.columns(self._parts.spec.name, location)
+        return ids(declared) & ids(columns.table)
+
+    def _follow_columns(self, head: Head) -> None:
+        """Looks at what others did to the table's columns.
+
+        Raises:
+            SchemaConflict: the table cannot take the topic's rows any more.
+            StartAgain: they are read as something else from here on.
+        """
+        columns = self._parts.lake.columns(self._parts.spec.name, head.metadata_location)
+        if columns.declared is not None:
+            self._owed |= ids(columns.declared)
+        declared = self._publication.declared
+        coming = ids(declared) - self._owed
+        after = followed(declared, columns.table, self._owed)
+        if coming & ids(columns.table) or not after.equals(declared, check_metadata=True):
+            raise StartAgain("another tool changed the table's columns")
 
 
 def flush_target(marker: Marker, high: Offsets) -> Offsets | None:

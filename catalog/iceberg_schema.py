@@ -9,7 +9,7 @@ timestamps in UTC. pyiceberg's own conversion gives large types, which no JDBC o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -44,13 +44,12 @@ from pyiceberg.types import (
     UUIDType,
 )
 
+from catalog.declaration import FIELD_ID, children, field_id, fill
 from catalog.errors import SpecRefused, Unsupported, shorten
 from catalog.spec import TableSpec
 
 #: First id of a partition field, by the Iceberg specification ("Partition Evolution").
 _FIRST_PARTITION_FIELD_ID = 1000
-#: Arrow field metadata by which a Parquet file carries Iceberg's field ids.
-_FIELD_ID = b"PARQUET:field_id"
 
 _PLAIN: Mapping[type[IcebergType], Callable[[IcebergType], pa.DataType]] = {
     BooleanType: lambda _: pa.bool_(),
@@ -98,7 +97,7 @@ def plain_field(field: NestedField, *, ids: bool = False) -> pa.Field:
     """The plain Arrow field of an Iceberg field; its doc string stays in the metadata."""
     metadata = {b"doc": field.doc.encode()} if field.doc and not ids else {}
     if ids:
-        metadata[_FIELD_ID] = str(field.field_id).encode()
+        metadata[FIELD_ID] = str(field.field_id).encode()
     kind = plain_type(field.field_type, ids=ids)
     return pa.field(field.name, kind, not field.required, metadata or None)
 
@@ -127,14 +126,38 @@ def iceberg_schema(declared: pa.Schema) -> Schema:
     return schema
 
 
-def names_are_stable(schemas: Sequence[Schema]) -> bool:
-    """Whether each name, nested ones too, means one field id in all schemas, and back."""
+def names_are_stable(schemas: Sequence[Schema], declared: pa.Schema | None = None) -> bool:
+    """Whether each name, nested ones too, means one field id in all schemas, and back.
+
+    With a declaration its names count, too, and files of every schema must have the columns in
+    which it has a fill: then a scan by names reads all files as it wants them.
+
+    Schemas are numbered from 0. If one is gone (expiry may remove them, files of it may be left),
+    nobody knows what names it had.
+    """
+    if {schema.schema_id for schema in schemas} != set(range(len(schemas))):
+        return False
     pairs = {
         (schema.find_column_name(field_id), field_id)
         for schema in schemas
         for field_id in schema.field_ids
     }
+    if declared is not None:
+        named = dict(_paths(declared, ""))
+        filled = {number for number, (_, has) in named.items() if has}
+        if any(not filled <= schema.field_ids for schema in schemas):
+            return False
+        pairs |= {(path, number) for number, (path, _) in named.items()}
     return len({name for name, _ in pairs}) == len(pairs) == len({number for _, number in pairs})
+
+
+def _paths(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[int, tuple[str, bool]]]:
+    """Per field id the path by Iceberg's names, and whether rows without it hold a value."""
+    for field in fields:
+        name = f"{path}{field.name}"
+        if (number := field_id(field)) is not None:
+            yield number, (name, fill(field) is not None)
+        yield from _paths(children(field.type), f"{name}.")
 
 
 def conflict(declared: pa.Schema, table: pa.Schema) -> str | None:

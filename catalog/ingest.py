@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from catalog.decode import Decoder
+from catalog.decode import Decoder, first_declaration
 from catalog.errors import (
     CatalogError,
     CommitUnknown,
@@ -40,6 +40,8 @@ from catalog.errors import (
 )
 from catalog.flush import Flusher, Parts, StartAgain
 from catalog.folderlock import FolderLock
+from catalog.growth import continued
+from catalog.heads import Head
 from catalog.kafka import TopicReader
 from catalog.lake import Lake
 from catalog.observer import Observer, Unobserved
@@ -170,8 +172,14 @@ class TableIngest:
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
         with _said(partial(stop_previous, writer)):
             head = sources.lake.ensure_table(spec, declared.arrow)
+            decoder = self._decoder(declared, head)
         origin = Origin(
-            spec.name, topics, declared.schema_id, declared.arrow, ends, sources.live.max_bytes
+            spec.name,
+            topics,
+            declared.schema_id,
+            decoder.declaration,
+            ends,
+            sources.live.max_bytes,
         )
         publication = Publication(writer, origin, head)
         with _said(publication.stop):
@@ -186,7 +194,7 @@ class TableIngest:
             live=sources.live,
             topics=topics,
             reader=reader,
-            decoder=Decoder(declared, sources.registry, spec),
+            decoder=decoder,
             writer=writer,
             publication=publication,
             observer=sources.observer,
@@ -195,6 +203,19 @@ class TableIngest:
         flusher = Flusher(parts, writer, publication, head.marker)
         _log.info("ingest_begins table=%s epoch=%s", spec.name, head.marker.epoch)
         return _Opened(run, flusher, stack.pop_all().close)
+
+    def _decoder(self, declared: DeclaredSchema, head: Head) -> Decoder:
+        """Goes on with the declaration that the table's rows follow."""
+        spec, sources = self._spec, self._sources
+        columns = sources.lake.columns(spec.name, head.metadata_location)
+        return Decoder(
+            declared,
+            sources.registry,
+            spec,
+            continued(first_declaration(declared, spec), columns),
+            columns.last_id + 1,
+            grows=spec.schema_id is None,
+        )
 
     def _one_reading(self, stop: threading.Event) -> None:
         opened = self._opened

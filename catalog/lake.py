@@ -12,15 +12,11 @@ table are two writers: the fence decides between them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.schema import Schema
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table import Table
 
 from catalog import data_files
 from catalog.commits import Claim, Flush, Staged, commit, refuse_recreated
@@ -28,11 +24,14 @@ from catalog.connect import StoreOptions, connect, lake_errors, store_options
 from catalog.creation import create_or_evolve
 from catalog.errors import Unsupported
 from catalog.faults import reach
-from catalog.files import FileIndex, absolute, schema_of, tasks_of
+from catalog.files import FileIndex, absolute, schema_of
+from catalog.growth import Columns, columns_of, grown, growth, placed
 from catalog.heads import Head, head_of, recorded_marker, snapshot_at
 from catalog.iceberg_schema import names_are_stable, plain_schema
 from catalog.listing import located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity
+from catalog.rereading import FileRequest, Rereading
+from catalog.shapes import Group
 from catalog.spec import TableName, TableSpec
 from catalog.versions import Version, Versions, snapshots_table
 
@@ -40,25 +39,6 @@ __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
 
 #: Seconds for which a commit pursues conflicts and lost answers.
 COMMIT_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class FileRequest:
-    """Some data files of one version, to be read by field id.
-
-    Attributes:
-        metadata_location: a metadata file that names the snapshot.
-        snapshot_id: the snapshot whose delete files apply.
-        paths: of the data files, as in ``entries``.
-        schema_id: the schema to read them with; None: the metadata's current one.
-        columns: top-level columns, in this order; None: all.
-    """
-
-    metadata_location: str
-    snapshot_id: int
-    paths: tuple[str, ...]
-    schema_id: int | None = None
-    columns: tuple[str, ...] | None = None
 
 
 class Lake:
@@ -69,6 +49,7 @@ class Lake:
         self._catalog = catalog
         self._versions = Versions(self._load)
         self._index = FileIndex()
+        self._rereading = Rereading()
 
     @classmethod
     def open(cls, name: str, properties: Mapping[str, str], *, timeout_s: float = 5.0) -> Lake:
@@ -145,6 +126,16 @@ class Lake:
             table = create_or_evolve(self._catalog, spec, arrow_schema)
         return head_of(self._versions.remember(spec.name, table))
 
+    def columns(self, name: TableName, metadata_location: str) -> Columns:
+        """The table's columns with their field ids, and the declaration that it records.
+
+        Raises:
+            SchemaConflict: the recorded declaration cannot be read.
+            Unsupported: a column's type cannot be read.
+            VersionGone: the metadata is gone.
+        """
+        return columns_of(self._versions.at(name, metadata_location, None).metadata)
+
     def claim(
         self,
         name: TableName,
@@ -178,7 +169,11 @@ class Lake:
         return head
 
     def write_files(
-        self, name: TableName, batches: Sequence[pa.RecordBatch] | pa.Table, spec: TableSpec
+        self,
+        name: TableName,
+        batches: Sequence[pa.RecordBatch] | pa.Table,
+        spec: TableSpec,
+        declared: pa.Schema | None = None,
     ) -> Staged:
         """Writes rows as sorted, partitioned Parquet files and commits nothing (rules 4 and 8).
 
@@ -186,20 +181,28 @@ class Lake:
             name: the table.
             batches: the rows, in the declared schema.
             spec: the table's declaration.
+            declared: the declaration of the rows, with ids: its columns become the table's in the
+                commit, and the rows go where their ids say; None: columns are matched by name.
 
         Returns:
             What :meth:`commit` takes. The files count only as long as the gc number stands.
 
         Raises:
             SpecRefused: the rows do not fit the table.
+            SchemaConflict: another tool changed the table so that they do not fit any more.
             LakeUnavailable: the catalog or the store failed; what was written is left behind for
                 orphan removal.
         """
         table = self._load(name)
+        metadata, change = table.metadata, None
+        if declared is not None and not isinstance(batches, pa.Table):
+            change = growth(metadata, declared)
+            metadata = grown(metadata, change)
+            batches, spec = placed(metadata, batches, declared, spec)
         rows = batches if isinstance(batches, pa.Table) else _table(batches, table)
-        marker = recorded_marker(table.metadata)
+        marker = recorded_marker(metadata)
         with lake_errors(f"writing rows of {name}"):
-            written = list(data_files.write_files(table.metadata, table.io, rows, spec))
+            written = list(data_files.write_files(metadata, table.io, rows, spec))
         reach("flush.files_written")
         return Staged(
             files=tuple(one.file for one in written),
@@ -208,6 +211,7 @@ class Lake:
             gc=0 if marker is None else marker.gc,
             table_uuid=str(table.metadata.table_uuid),
             spec_id=table.metadata.default_spec_id,
+            growth=change,
         )
 
     def commit(
@@ -242,6 +246,8 @@ class Lake:
         snapshot_id: int | None,
         metadata_location: str,
         schema_id: int | None = None,
+        *,
+        declared: pa.Schema | None = None,
     ) -> pa.Table:
         """The live data files of a snapshot.
 
@@ -251,6 +257,7 @@ class Lake:
             metadata_location: a metadata file that names the snapshot; if it is gone, the table's
                 newest one is asked.
             schema_id: whose columns the bounds are given for; None: that metadata's current one.
+            declared: a declaration with ids whose columns they are given for instead.
 
         Returns:
             One row per data file, newest manifest first:
@@ -272,7 +279,9 @@ class Lake:
         metadata = version.metadata
         snapshot = None if snapshot_id is None else snapshot_at(metadata, snapshot_id)
         with lake_errors(f"reading the manifests of {name}"):
-            return self._index.entries(metadata, snapshot, version.io, schema_id)
+            if declared is None:
+                declared = plain_schema(schema_of(metadata, schema_id), ids=True)
+            return self._index.entries(metadata, snapshot, version.io, declared)
 
     def arrow_schema(
         self, name: TableName, metadata_location: str, schema_id: int | None = None
@@ -286,19 +295,40 @@ class Lake:
         metadata = self._versions.at(name, metadata_location, None).metadata
         return plain_schema(schema_of(metadata, schema_id))
 
-    def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+    def names_are_stable(
+        self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
+    ) -> bool:
         """Whether every column name has meant one field in all schemas of the table.
 
-        If not (a rename, or a name used again after a drop), files must be read by field id:
-        :meth:`read_files`, not by a scan that matches names.
+        If not (a rename, a name used again after a drop, a column with a fill that came later),
+        files must be read by field id: see :meth:`file_groups`.
+
+        Args:
+            name: the table.
+            metadata_location: of a version.
+            declared: the names by which it is read, and fills; None: the table's.
         """
         metadata = self._versions.at(name, metadata_location, None).metadata
-        return names_are_stable(metadata.schemas)
+        return names_are_stable(metadata.schemas, declared)
+
+    def file_groups(
+        self, name: TableName, request: FileRequest
+    ) -> tuple[list[Group], tuple[str, ...]]:
+        """How the request's files are read by field id: groups for native scans, and the rest.
+
+        Their footers are read, once each.
+
+        Raises:
+            FileMissing, LakeUnavailable: a file cannot be read.
+        """
+        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
+        with lake_errors(f"reading data files of {name}"):
+            return self._rereading.groups(version, request)
 
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
         """Rows of some data files by field id, with position deletes and vectors applied.
 
-        Slower than a native scan; for files with deletes and for renamed columns.
+        Slower than a native scan; for files with deletes.
 
         Returns:
             Batches in the plain Arrow types of the request's columns, read lazily.
@@ -307,30 +337,18 @@ class Lake:
             Unsupported: equality deletes apply to a file.
             FileMissing, VersionGone, LakeUnavailable: as they say.
         """
-        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
-        files = self.entries(
-            name, request.snapshot_id, request.metadata_location, request.schema_id
-        )
-        mine = files.filter(pc.is_in(files["path"], pa.array(request.paths, pa.string())))
-        if pc.any(mine["equality_deletes"]).as_py():
+        place = (request.snapshot_id, request.metadata_location, request.schema_id)
+        version, files = self._versions.at(name, place[1], place[0]), self.entries(name, *place)
+        mine = pc.is_in(files["path"], pa.array(request.paths, pa.string()))
+        if pc.any(files.filter(mine)["equality_deletes"]).as_py():
             raise Unsupported(f"table {name} has equality deletes, which cannot be read yet")
-        return self._scan(name, version, request)
+        return self._read(name, version, request)
 
-    def _scan(
+    def _read(
         self, name: TableName, version: Version, request: FileRequest
     ) -> Iterator[pa.RecordBatch]:
-        metadata = version.metadata
-        schema = schema_of(metadata, request.schema_id)
-        if request.columns is not None:
-            fields = [schema.find_field(column) for column in request.columns]
-            schema = Schema(*fields, schema_id=schema.schema_id)
-        plain = plain_schema(schema)
-        scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
         with lake_errors(f"reading data files of {name}"):
-            snapshot = snapshot_at(metadata, request.snapshot_id)
-            pairs = tasks_of(snapshot, version.io, request.paths) if snapshot else []
-            for batch in scan.to_record_batches([FileScanTask(f, d) for f, d in pairs]):
-                yield from pa.Table.from_batches([batch]).cast(plain).to_batches()
+            yield from self._rereading.rows(version, request)
 
     def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
         """The snapshots that a version knows, newest first.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
+from catalog.declaration import from_text, to_text
 from catalog.errors import CatalogError, NotReady
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.records import LogBounds, Part, Segment
@@ -38,8 +38,9 @@ class Manifest:
         high: E, per partition max(C, the consumer's position): the version ends here.
         watermarks: the log's high watermarks when the version was made.
         segments: live segments, oldest first; they cover [C, E) without a hole.
-        schema_id: registry id of the declared schema.
-        arrow_schema: the declared schema, which every listed segment has.
+        schema_id: registry id of the newest schema that the declaration holds.
+        arrow_schema: the declaration (``catalog.declaration``): what the version's rows are read
+            as, wherever they lie.
         published_us: when it was made, microseconds since the epoch.
         sequence: counts the publications of one ingest process.
         state: what the ingest is doing.
@@ -48,6 +49,8 @@ class Manifest:
         reason: why the state is what it is, for people; None where there is nothing to say.
         live_max_bytes: the bound on live bytes at which the consumer pauses; 0: not known.
         log: the log's bounds when they were last looked at, by partition.
+        older: by :func:`schema_key` the declarations that listed segments, or tickets of a moment
+            ago, follow.
     """
 
     table: TableName
@@ -69,6 +72,7 @@ class Manifest:
     reason: str | None = None
     live_max_bytes: int = 0
     log: tuple[LogBounds, ...] = ()
+    older: Mapping[str, pa.Schema] = field(default_factory=dict)
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -94,7 +98,7 @@ class Manifest:
                 "high": self.high.to_json(),
                 "watermarks": self.watermarks.to_json(),
                 "schema_id": self.schema_id,
-                "arrow_schema": _schema_text(self.arrow_schema),
+                "arrow_schema": to_text(self.arrow_schema),
                 "published_us": self.published_us,
                 "sequence": self.sequence,
                 "state": self.state,
@@ -103,6 +107,7 @@ class Manifest:
                 "reason": self.reason,
                 "live_max_bytes": self.live_max_bytes,
                 "log": _log_items(self.log),
+                "older": [to_text(schema) for schema in self.older.values()],
             },
             separators=(",", ":"),
         )
@@ -133,7 +138,7 @@ class Manifest:
                 watermarks=Offsets.from_json(item["watermarks"]),
                 segments=tuple(known.get(s[0]) or _segment_from(*s) for s in item["segments"]),
                 schema_id=item["schema_id"],
-                arrow_schema=_schema_from(item["arrow_schema"]),
+                arrow_schema=from_text(item["arrow_schema"]),
                 published_us=item["published_us"],
                 sequence=item["sequence"],
                 state=_STATES[item["state"]],
@@ -143,6 +148,7 @@ class Manifest:
                 reason=item.get("reason"),
                 live_max_bytes=item.get("live_max_bytes", 0),
                 log=tuple(LogBounds(*bounds) for bounds in item.get("log", ())),
+                older={schema_key(s): s for s in map(from_text, item.get("older", ()))},
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(
@@ -151,9 +157,8 @@ class Manifest:
             ) from error
 
 
-@lru_cache(maxsize=256)
 def schema_key(schema: pa.Schema) -> str:
-    """Sixteen hex digits that two declared schemas share only if they are the same."""
+    """Sixteen hex digits that two declarations share only if they are the same, tags included."""
     return hashlib.blake2b(schema.serialize().to_pybytes(), digest_size=8).hexdigest()
 
 
@@ -169,12 +174,22 @@ def _log_items(log: tuple[LogBounds, ...]) -> list[tuple[object, ...]]:
 
 
 def _segment_json(segment: Segment) -> str:
-    """``["file",rows,bytes,created_us,{"topic":[[partition,first,next,row_first,row_next],…]}]``."""
+    """``["file",rows,bytes,created_us,{"topic":[[partition,first,next,row_first,row_next],…]}]``.
+
+    A sixth element says the declaration, where one is told.
+    """
     topics: dict[str, list[tuple[int, int, int, int, int]]] = {}
     for part in segment.parts:
         numbers = (part.partition, part.first, part.next, part.row_first, part.row_next)
         topics.setdefault(part.topic, []).append(numbers)
-    fields = (segment.file, segment.rows, segment.bytes, segment.created_us, topics)
+    fields: tuple[object, ...] = (
+        segment.file,
+        segment.rows,
+        segment.bytes,
+        segment.created_us,
+        topics,
+        *((segment.declared,) if segment.declared else ()),
+    )
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -184,16 +199,7 @@ def _segment_from(
     size: int,
     created_us: int,
     topics: Mapping[str, list[tuple[int, int, int, int, int]]],
+    declared: str = "",
 ) -> Segment:
     parts = tuple(Part(topic, *numbers) for topic, items in topics.items() for numbers in items)
-    return Segment(file, rows, size, parts, created_us)
-
-
-@lru_cache(maxsize=64)
-def _schema_text(schema: pa.Schema) -> str:
-    return base64.b64encode(schema.serialize()).decode()
-
-
-@lru_cache(maxsize=64)
-def _schema_from(text: str) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+    return Segment(file, rows, size, parts, created_us, declared)

@@ -120,6 +120,8 @@ class TableVersion:
         entries: the data files of S, as ``Lake.entries`` gives them.
         live: rows of ``[C, E)``, as few batches as possible; they stay mapped while they are held.
         live_rows: rows in ``live``.
+        declared: :attr:`schema` with field ids and fills (``catalog.declaration``); None: columns
+            are what the lake's metadata says.
     """
 
     pin: Pin
@@ -127,3 +129,4 @@ class TableVersion:
     entries: pa.Table
     live: tuple[pa.RecordBatch, ...]
     live_rows: int
+    declared: pa.Schema | None = None

@@ -117,6 +117,8 @@ class Segment:
             partition, or several that do not touch, where a merge's inputs left a hole.
         created_us: when it was written, microseconds since the epoch; a merged segment carries
             the time of its oldest input.
+        declared: which declaration its rows follow (``catalog.manifest.schema_key``); "": that of
+            every manifest that lists it.
     """
 
     file: str
@@ -124,3 +126,4 @@ class Segment:
     bytes: int
     parts: tuple[Part, ...]
     created_us: int
+    declared: str = ""

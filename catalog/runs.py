@@ -65,6 +65,8 @@ class Runs(Protocol):
         snapshot_id: int | None,
         metadata_location: str,
         schema_id: int | None = None,
+        *,
+        declared: pa.Schema | None = None,
     ) -> pa.Table:
         """The live data files of a snapshot."""
         ...

@@ -14,7 +14,7 @@ from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext
+from datafusion import DataFrame, Expr, SessionContext, literal
 from datafusion.plan import LogicalPlan
 
 from catalog.errors import FileMissing
@@ -52,6 +52,37 @@ def listing(
     """
     plan = with_paths(_template(schema), [escaped(path) for path in paths], name)
     return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
+
+
+def renamed(
+    context: SessionContext,
+    schema: pa.Schema,
+    paths: Sequence[str],
+    columns: Sequence[str | pa.Scalar],
+    name: str = "files",
+) -> DataFrame:
+    """A scan of files in which columns have other names, or are not there.
+
+    Args:
+        context: whose runtime will read.
+        schema: the rows' schema.
+        paths: as for :func:`listing`.
+        columns: per column its name in all of the files, or the value that it has in their rows.
+        name: what plans call the scan.
+    """
+    there = [(f, at) for f, at in zip(schema, columns, strict=True) if isinstance(at, str)]
+    scanned = pa.schema([pa.field(at, field.type) for field, at in there])
+    return listing(context, scanned, paths, name).select(
+        *(
+            (column(at) if isinstance(at, str) else literal(at).cast(field.type)).alias(field.name)
+            for field, at in zip(schema, columns, strict=True)
+        )
+    )
+
+
+def column(name: str) -> Expr:
+    """The column of exactly this name (the library's own reads a dot as a path)."""
+    return Expr.column(f'"{name.replace(chr(34), chr(34) * 2)}"')
 
 
 def require_present(

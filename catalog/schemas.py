@@ -29,6 +29,7 @@ __all__ = [
     "declare",
     "metadata_schema",
     "record_of",
+    "topic_record",
 ]
 
 TOPIC, PARTITION, OFFSET = "_topic", "_partition", "_offset"
@@ -81,6 +82,14 @@ def declare(schema: RegistrySchema, spec: TableSpec) -> DeclaredSchema:
         SchemaRefused: a field has a type that a table cannot hold, or the name of a metadata
             column (case ignored; also of those that this table does not ask for).
     """
+    record = topic_record(schema, spec)
+    columns = [arrow_field(f) for f in record.fields]
+    metadata = metadata_schema(key=spec.key, headers=spec.headers)
+    return DeclaredSchema(pa.schema([*columns, *metadata]), schema.schema_id, schema.avro)
+
+
+def topic_record(schema: RegistrySchema, spec: TableSpec) -> RecordOf:
+    """The tree of a topic's schema. Errors as :func:`declare`."""
     record = parse_record(schema, spec.timestamp_nanos)
     for field in record.fields:
         if field.name.lower() in _RESERVED:
@@ -88,9 +97,7 @@ def declare(schema: RegistrySchema, spec: TableSpec) -> DeclaredSchema:
                 f"schema id {schema.schema_id}, field {field.name!r}: the name is taken by the "
                 f"column of Kafka metadata; rename the field"
             )
-    columns = [arrow_field(f) for f in record.fields]
-    metadata = metadata_schema(key=spec.key, headers=spec.headers)
-    return DeclaredSchema(pa.schema([*columns, *metadata]), schema.schema_id, schema.avro)
+    return record
 
 
 def record_of(declared: DeclaredSchema, spec: TableSpec) -> RecordOf:

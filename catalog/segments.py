@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ import pyarrow as pa
 
 from catalog import faults
 from catalog.cuts import cut, joined, parts_of
-from catalog.errors import LogEndsEarly, NotReady, SegmentMissing
+from catalog.declaration import has_ids
+from catalog.errors import LogEndsEarly, NotReady
 from catalog.folderlock import FolderLock
-from catalog.ipcfile import map_file, write_file
+from catalog.ipcfile import write_file
 from catalog.manifest import Manifest, schema_key
+from catalog.mapped import Declarations, map_segment
 from catalog.offsets import Offsets, TopicPartition
 from catalog.records import Part, Range, Segment
 from catalog.spec import TableName
@@ -81,6 +83,7 @@ class LiveWriter:
         self._run = f"{time.time_ns():x}{secrets.token_hex(2)}"
         self._numbers = itertools.count(1)
         self._texts: dict[str, str] = {}
+        self._declared = Declarations()
         self._unlisted_since_s: dict[str, float] = {}
         self._published = self.previous()
         self._stamp_ns = self._manifest.stat().st_mtime_ns if self._manifest.exists() else 0
@@ -93,24 +96,33 @@ class LiveWriter:
     def _manifest(self) -> Path:
         return self._path / MANIFEST_FILE
 
-    def write(self, batch: pa.RecordBatch, ranges: tuple[Range, ...]) -> Segment:
+    def write(
+        self,
+        batch: pa.RecordBatch,
+        ranges: tuple[Range, ...],
+        declared: pa.Schema | None = None,
+    ) -> Segment:
         """Writes one segment; it is not part of a version before a manifest lists it.
 
         Args:
             batch: rows of the declared schema, ordered by (topic, partition, offset).
             ranges: what the consumer moved over, sorted, one per partition; each row lies in one,
                 and a range may hold no row (rule 3).
+            declared: the declaration of the rows; None: that of every manifest to come.
 
         Raises:
             ValueError: rows are out of order or outside the ranges.
             OSError: the file cannot be written.
         """
-        segment = self._store(batch, parts_of(batch, ranges), time.time_ns() // 1000)
+        key = "" if declared is None else self._declared.add(declared)
+        segment = self._store(batch, parts_of(batch, ranges), time.time_ns() // 1000, key)
         faults.reach("segment.written")
         return segment
 
     def merge(self, segments: Sequence[Segment]) -> Segment:
         """Writes the rows of neighbouring segments as one; the inputs stay as they are.
+
+        The result follows the newest declaration among theirs.
 
         Args:
             segments: oldest first. A hole between their ranges stays one: it divides a part.
@@ -122,7 +134,8 @@ class LiveWriter:
         """
         if not segments or sum(segment.bytes for segment in segments) > MAX_MERGE_BYTES:
             raise ValueError(f"a merge takes 1 to {MAX_MERGE_BYTES} bytes of segments")
-        batches = [_map_segment(self._folder, segment) for segment in segments]
+        newest = self.newest(segments)
+        batches = [self._open(segment, newest) for segment in segments]
         shares: dict[TopicPartition, list[tuple[Part, pa.RecordBatch]]] = {}
         for segment, batch in zip(segments, batches, strict=True):
             for part in segment.parts:
@@ -136,7 +149,8 @@ class LiveWriter:
             slices += share.slices
             row = share.row
         created_us = min(segment.created_us for segment in segments)
-        merged = self._store(pa.concat_batches(slices), tuple(parts), created_us)
+        key = "" if newest is None else schema_key(newest)
+        merged = self._store(pa.concat_batches(slices), tuple(parts), created_us, key)
         faults.reach("merge.written")
         return merged
 
@@ -215,16 +229,28 @@ class LiveWriter:
     ) -> list[pa.RecordBatch]:
         """The rows of ``[first, next)`` of every partition, for a flush.
 
+        They follow :meth:`newest` of the segments.
+
         Raises:
             LogGap: the segments leave a hole (rule 4).
             SegmentMissing: one of them is gone.
         """
-        return cut(segments, first, next, partial(_map_segment, self._folder))
+        return cut(segments, first, next, partial(self._open, want=self.newest(segments)))
 
-    def _store(self, batch: pa.RecordBatch, parts: tuple[Part, ...], created_us: int) -> Segment:
+    def newest(self, segments: Iterable[Segment]) -> pa.Schema | None:
+        """The newest declaration that one of the segments follows; None: it was never told."""
+        return self._declared.newest(segment.declared for segment in segments)
+
+    def _open(self, segment: Segment, want: pa.Schema | None) -> pa.RecordBatch:
+        return self._declared.read(map_segment(self._folder, segment), segment, want)
+
+    def _store(
+        self, batch: pa.RecordBatch, parts: tuple[Part, ...], created_us: int, declared: str
+    ) -> Segment:
         name = f"{self._run}-{next(self._numbers):08d}.arrow"
         size = write_file(batch, self._path / name)
-        return Segment(f"{self._table}/{name}", batch.num_rows, size, parts, created_us)
+        file = f"{self._table}/{name}"
+        return Segment(file, batch.num_rows, size, parts, created_us, declared)
 
 
 @dataclass(slots=True)
@@ -259,6 +285,7 @@ class LiveReader:
         self._retired_bytes = retired_bytes
         self._lock = threading.Lock()
         self._seen: dict[TableName, _Seen] = {}
+        self._declared = Declarations()
         self._mapped: dict[str, tuple[pa.RecordBatch, int]] = {}
 
     def manifest(self, name: TableName) -> Manifest | None:
@@ -311,26 +338,34 @@ class LiveReader:
         segments: Sequence[Segment],
         first: Offsets,
         next: Offsets,  # noqa: A002  # the half-open pair
+        want: pa.Schema | None = None,
     ) -> list[pa.RecordBatch]:
         """The rows of ``[first, next)`` of every partition, zero-copy (rule 16).
+
+        Those of segments of other declarations are read as rows of ``want``, by field id.
 
         Raises:
             LogGap: the segments leave a hole (rule 19).
             SegmentMissing: one of them is gone, and is not mapped here (rule 18).
             NotReady: one of them cannot be opened now.
         """
-        return cut(segments, first, next, self._open)
+        return cut(segments, first, next, partial(self._open_as, want=want))
+
+    def _open_as(self, segment: Segment, want: pa.Schema | None) -> pa.RecordBatch:
+        return self._declared.read(self._open(segment), segment, want)
 
     def _open(self, segment: Segment) -> pa.RecordBatch:
         with self._lock:
             held = self._mapped.get(segment.file)
         if held is not None:
             return held[0]
-        batch = _map_segment(self._folder, segment)
+        batch = map_segment(self._folder, segment)
         with self._lock:
             return self._mapped.setdefault(segment.file, (batch, segment.bytes))[0]
 
     def _remember(self, name: TableName, key: tuple[int, int, int], manifest: Manifest) -> None:
+        for declared in (*manifest.older.values(), manifest.arrow_schema):
+            self._declared.add(declared)
         with self._lock:
             old = self._seen.get(name)
             retired: dict[str, Segment] = {}
@@ -360,19 +395,6 @@ def _key(stat: os.stat_result) -> tuple[int, int, int]:
 
 def _lineage(manifest: Manifest) -> tuple[object, ...]:
     """Segments of two manifests may be mixed if this is the same for both."""
-    return manifest.table_uuid, manifest.topics, schema_key(manifest.arrow_schema)
-
-
-def _map_segment(folder: Path, segment: Segment) -> pa.RecordBatch:
-    name = f"live segment {Path(segment.file).stem}"
-    try:
-        batch = map_file(folder / segment.file, segment.bytes)
-    except FileNotFoundError as error:
-        raise SegmentMissing(f"{name} is gone; plan the statement again") from error
-    except pa.ArrowInvalid as error:
-        raise SegmentMissing(f"{name} is damaged; restart the ingest to rebuild it") from error
-    except OSError as error:
-        raise NotReady(f"{name} cannot be opened: {error.strerror}; try again") from error
-    if batch.num_rows != segment.rows:
-        raise SegmentMissing(f"{name} is damaged; restart the ingest to rebuild it")
-    return batch
+    declared = manifest.arrow_schema
+    # Rows of declarations with ids are read as each other's; without, they must be the same.
+    return manifest.table_uuid, manifest.topics, "" if has_ids(declared) else schema_key(declared)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from catalog import reports
 from catalog.cuts import cover
+from catalog.declaration import bare, ids
 from catalog.errors import (
     FileMissing,
     LogEndsEarly,
@@ -151,11 +152,18 @@ class Tables:
         """
         if pin.kind == "plain":
             return self._lake.arrow_schema(pin.name, pin.metadata_location, pin.schema_id)
+        return bare(self._declared(pin))
+
+    def _declared(self, pin: Pin) -> pa.Schema:
+        """The declaration that a hybrid pin promised, be it the newest one or not."""
         found = self._schemas.get(pin.name, pin.schema_key)
         if found is not None:
             return found
-        schema = self._published(pin.name).arrow_schema
-        if schema_key(schema) != pin.schema_key:
+        manifest = self._published(pin.name)
+        schema = {**manifest.older, schema_key(manifest.arrow_schema): manifest.arrow_schema}.get(
+            pin.schema_key
+        )
+        if schema is None:
             raise _gone(pin, "is declared with another schema now")
         self._schemas.put(pin.name, schema)
         return schema
@@ -179,7 +187,9 @@ class Tables:
             LakeUnavailable: the catalog's metadata or manifests cannot be read now.
         """
         if pin.kind == "plain" or need == "runs":
-            return _version(pin, self.schema(pin), self._entries(pin), [])
+            declared = None if pin.kind == "plain" else self._declared(pin)
+            schema = self.schema(pin) if declared is None else declared
+            return _version(pin, schema, self._entries(pin, declared), [])
         for _ in range(_ATTEMPTS):
             manifest = self._published(pin.name)
             _require_same_table(pin, manifest)
@@ -204,7 +214,7 @@ class Tables:
         """
         manifest = self._live.manifest(name) if name in self._specs else None
         if manifest is not None:
-            return manifest.arrow_schema
+            return bare(manifest.arrow_schema)
         if location is not None:
             with suppress(VersionGone):  # replaced since, and cleared away
                 return self._lake.arrow_schema(name, location)
@@ -275,15 +285,17 @@ class Tables:
             self._whole[manifest.table] = manifest
 
     def _open_on(self, pin: Pin, manifest: Manifest, need: Need) -> TableVersion:
-        bases = [pin]
+        declared, bases = self._declared(pin), [pin]
+        if not ids(declared) and pin.schema_key != schema_key(manifest.arrow_schema):
+            raise _gone(pin, "is declared with another schema now")
         if need == "hybrid" and pin.high.covers(manifest.committed):
             bases.append(pin.on(manifest))
         for base in bases:
-            live = self._tail(base, manifest)
+            live = self._tail(base, manifest, declared)
             if live is None:
                 continue
             try:
-                return _version(base, manifest.arrow_schema, self._entries(base), live)
+                return _version(base, declared, self._entries(base, declared), live)
             except (VersionGone, FileMissing):
                 if base is bases[-1]:
                     raise
@@ -291,16 +303,19 @@ class Tables:
             raise NotReady(f"{pin.name}: this server is behind the ticket; try again")
         raise _gone(pin, "can no longer be put together from the live rows that are left")
 
-    def _tail(self, base: Pin, manifest: Manifest) -> list[pa.RecordBatch] | None:
+    def _tail(
+        self, base: Pin, manifest: Manifest, declared: pa.Schema
+    ) -> list[pa.RecordBatch] | None:
         """Live rows of [C, E); None where the segments left do not cover it."""
+        want = (declared,) if ids(declared) else ()
         try:
-            return self._live.batches(manifest.segments, base.committed, base.high)
+            return self._live.batches(manifest.segments, base.committed, base.high, *want)
         except LogGap:
             pass
         for _ in range(_ATTEMPTS):
             known = self._live.known(manifest)
             try:
-                return self._live.batches(known, base.committed, base.high)
+                return self._live.batches(known, base.committed, base.high, *want)
             except LogGap:
                 return None
             except SegmentMissing:
@@ -308,10 +323,13 @@ class Tables:
                     raise
         return None
 
-    def _entries(self, pin: Pin) -> pa.Table:
+    def _entries(self, pin: Pin, declared: pa.Schema | None) -> pa.Table:
         # A hybrid pin's schema id is the registry's; the lake's own is the metadata's current one.
         schema_id = pin.schema_id if pin.kind == "plain" else None
-        return self._lake.entries(pin.name, pin.snapshot_id, pin.metadata_location, schema_id)
+        place = (pin.name, pin.snapshot_id, pin.metadata_location, schema_id)
+        if declared is None or not ids(declared):
+            return self._lake.entries(*place)
+        return self._lake.entries(*place, declared=declared)
 
 
 class _Schemas:
@@ -351,15 +369,15 @@ def _plain_pin(name: TableName, head: RunsHead) -> Pin:
 def _version(
     pin: Pin, schema: pa.Schema, entries: pa.Table, live: Sequence[pa.RecordBatch]
 ) -> TableVersion:
-    return TableVersion(pin, schema, entries, tuple(live), sum(batch.num_rows for batch in live))
+    rows = sum(batch.num_rows for batch in live)
+    declared = schema if ids(schema) else None
+    return TableVersion(pin, bare(schema), entries, tuple(live), rows, declared)
 
 
 def _require_same_table(pin: Pin, manifest: Manifest) -> None:
     """Refuses to answer a pin from another table or topic under the same name (rules 9, 17)."""
     if pin.table_uuid != manifest.table_uuid:
         raise _gone(pin, "was created again under its name")
-    if pin.schema_key != schema_key(manifest.arrow_schema):
-        raise _gone(pin, "is declared with another schema now")
     now = {identity.topic: identity for identity in manifest.topics}
     for identity in pin.topics:
         if identity.topic not in now:

@@ -23,6 +23,7 @@ from catalog.errors import (
     CatalogError,
     LogEndsEarly,
     LogGap,
+    SchemaChanged,
     SpecRefused,
     TopicRecreated,
     Unavailable,
@@ -225,11 +226,15 @@ class Tailing:
         """Makes a segment of a chunk; the newest Kafka timestamp in it.
 
         Raises:
-            PoisonRecord: what came before it in each partition is published.
-            SchemaChanged, TopicRecreated: nothing of the chunk is.
+            PoisonRecord, SchemaChanged: what came before it in each partition is published.
+            TopicRecreated: nothing of the chunk is.
         """
-        run = self._run
-        decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
+        run, refused = self._run, None
+        try:
+            decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
+        except SchemaChanged as error:
+            refused, chunk = error, run.decoder.readable(chunk)
+            decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         if decoded is None:
             return None
         batch, ranges = rows_before(chunk, decoded)
@@ -237,14 +242,18 @@ class Tailing:
             return None
         newest_us: int | None = None
         if ranges:
-            segment = run.writer.write(batch, ranges)
-            run.publication.extend(segment, watermarks)
+            declared = run.decoder.declaration
+            segment = run.writer.write(batch, ranges, declared)
+            run.publication.extend(segment, watermarks, declared)
             newest_us = pc.max(batch.column(TIMESTAMP).cast("int64")).as_py()
             run.observer.consumed(run.spec.name, segment.rows, segment.bytes)
             self._merge.set()
         if decoded.rejects:
             self._publish(newest_us)
             apply_policy(decoded.rejects, run.spec)
+        if refused is not None:
+            self._publish(newest_us)
+            raise refused
         return newest_us
 
     def _publish(self, newest_us: int | None) -> None:

@@ -15,10 +15,12 @@ from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Table
 
 from catalog.connect import StoreOptions
+from catalog.declaration import fill
 from catalog.errors import Unsupported
 from catalog.lake import FileRequest
 from catalog.prune import surviving
-from catalog.scan import listing, require_present
+from catalog.scan import listing, renamed, require_present
+from catalog.shapes import Group
 from catalog.spec import TableName
 from catalog.tables import TableVersion
 from flight_server.shares import Share
@@ -42,8 +44,15 @@ class Store(Protocol):
     def location(self, name: TableName, metadata_location: str) -> str:
         """The table's folder."""
 
-    def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+    def names_are_stable(
+        self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
+    ) -> bool:
         """Whether columns can be matched by name in all files."""
+
+    def file_groups(
+        self, name: TableName, request: FileRequest
+    ) -> tuple[list[Group], tuple[str, ...]]:
+        """How files are read by field id: groups for native scans, and the rest."""
 
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
         """Rows by field id, deletes applied."""
@@ -128,11 +137,11 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     kept = _pruned(entries, source)
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
-    native, special = _by_reader(version, kept, store)
+    native, special, groups = _by_reader(version, kept, store)
     paths = tuple(native["path"].to_pylist())
     live = version.live if source.part == "hybrid" else ()
-    frames = []
-    if paths:
+    frames = [_group(context, version, group, source.label) for group in groups]
+    if paths and not groups:
         frames.append(listing(context, version.schema, paths, source.label))
     if special.num_rows:
         frames.append(_frame(version.schema, _reread(version, special, store)))
@@ -188,19 +197,43 @@ def _frame(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> DataFrame:
         _scratch.deregister_table(name)
 
 
-def _by_reader(version: TableVersion, entries: pa.Table, store: Store) -> tuple[pa.Table, pa.Table]:
-    """The files that the engine scans itself, and those that are read by field id."""
+def _by_reader(
+    version: TableVersion, entries: pa.Table, store: Store
+) -> tuple[pa.Table, pa.Table, list[Group]]:
+    """The files that the engine scans itself, and those that are read by field id.
+
+    Where columns were renamed, or a fill has to be put in, the former come in groups; else there
+    is no group, and all of them are scanned by the names of the version's schema.
+    """
     if entries.num_rows == 0:
-        return entries, entries
-    _refuse_unreadable(version.pin.name, entries)
-    if not store.names_are_stable(version.pin.name, version.pin.metadata_location):
-        return entries.slice(0, 0), entries
-    if not pc.sum(pc.list_value_length(entries["delete_files"])).as_py():
-        return entries, entries.slice(0, 0)
-    touched = pc.fill_null(
+        return entries, entries, []
+    pin = version.pin
+    _refuse_unreadable(pin.name, entries)
+    deleted = pc.fill_null(
         pc.greater(pc.list_value_length(entries["delete_files"]), 0), fill_value=False
     )
-    return entries.filter(pc.invert(touched)), entries.filter(touched)
+    native, special = entries, entries.slice(0, 0)
+    if pc.any(deleted).as_py():
+        native, special = entries.filter(pc.invert(deleted)), entries.filter(deleted)
+    known = () if version.declared is None else (version.declared,)
+    if native.num_rows == 0 or store.names_are_stable(pin.name, pin.metadata_location, *known):
+        return native, special, []
+    groups, others = store.file_groups(pin.name, _request(version, native))
+    if others:
+        by_id = pc.is_in(native["path"], pa.array(others, pa.string()))
+        special = pa.concat_tables([special, native.filter(by_id)])
+        native = native.filter(pc.invert(by_id))
+    return native, special, groups
+
+
+def _group(context: SessionContext, version: TableVersion, group: Group, label: str) -> DataFrame:
+    """One native scan of files of one shape."""
+    declared = version.declared or version.schema
+    columns = [
+        (fill(field) or pa.nulls(1, pa.null()))[0] if name is None else name
+        for field, name in zip(declared, group.names, strict=True)
+    ]
+    return renamed(context, version.schema, group.paths, columns, label)
 
 
 def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:
@@ -214,17 +247,21 @@ def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:
         raise Unsupported(f"{name} has files of format {min(formats)}: only Parquet is read")
 
 
-def _reread(version: TableVersion, entries: pa.Table, store: Store) -> list[pa.RecordBatch]:
-    request = FileRequest(
+def _request(version: TableVersion, entries: pa.Table) -> FileRequest:
+    return FileRequest(
         metadata_location=version.pin.metadata_location,
         snapshot_id=version.pin.snapshot_id or 0,
         paths=tuple(entries["path"].to_pylist()),
         schema_id=version.pin.schema_id if version.pin.kind == "plain" else None,
-        columns=tuple(version.schema.names),
+        columns=None if version.declared is not None else tuple(version.schema.names),
+        declared=version.declared,
     )
+
+
+def _reread(version: TableVersion, entries: pa.Table, store: Store) -> list[pa.RecordBatch]:
     batches: list[pa.RecordBatch] = []
     size = 0
-    for batch in store.read_files(version.pin.name, request):
+    for batch in store.read_files(version.pin.name, _request(version, entries)):
         size += batch.nbytes
         if size > MAX_REREAD_BYTES:
             raise Unsupported(

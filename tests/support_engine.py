@@ -18,6 +18,7 @@ from catalog.errors import NotReady, TableNotFound
 from catalog.lake import FileRequest
 from catalog.offsets import Offsets
 from catalog.reports import offsets_table
+from catalog.shapes import Group
 from catalog.spec import TableName
 from catalog.tables import Need, Pin, TableVersion
 
@@ -236,10 +237,19 @@ class FolderTables:
         del metadata_location
         return (self.folder / str(name)).as_uri()
 
-    def names_are_stable(self, name: TableName, metadata_location: str) -> bool:
+    def names_are_stable(
+        self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
+    ) -> bool:
         """No column was ever renamed."""
-        del name, metadata_location
+        del name, metadata_location, declared
         return True
+
+    def file_groups(
+        self, name: TableName, request: FileRequest
+    ) -> tuple[list[Group], tuple[str, ...]]:
+        """The files here have no field ids."""
+        del name
+        return [], request.paths
 
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
         """No file has deletes here."""

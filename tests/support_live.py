@@ -164,6 +164,8 @@ class MemoryLake:
         snapshot_id: int | None,
         metadata_location: str,  # noqa: ARG002  # the seam's
         schema_id: int | None = None,  # noqa: ARG002
+        *,
+        declared: pa.Schema | None = None,  # noqa: ARG002
     ) -> pa.Table:
         if snapshot_id in self.gone:
             raise VersionGone(f"{name}: snapshot {snapshot_id} is expired")

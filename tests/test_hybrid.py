@@ -120,9 +120,11 @@ class Deleting(FolderTables):
     asked: FileRequest | None = None
     stable = True
 
-    def names_are_stable(self, name: object, metadata_location: str) -> bool:
+    def names_are_stable(
+        self, name: object, metadata_location: str, declared: pa.Schema | None = None
+    ) -> bool:
         """As the test says."""
-        del name, metadata_location
+        del name, metadata_location, declared
         return self.stable
 
     def open(self, pin: object, *, need: object = "hybrid") -> TableVersion:

@@ -1,0 +1,102 @@
+"""Data files read by field id: in groups that one native scan reads, or file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.schema import Schema, prune_columns
+from pyiceberg.table import FileScanTask
+
+from catalog.declaration import (
+    all_fields,
+    bare,
+    children,
+    conform,
+    field_id,
+    has_ids,
+    ids,
+    restricted,
+)
+from catalog.files import absolute, schema_of, tasks_of
+from catalog.footers import Footers
+from catalog.heads import snapshot_at
+from catalog.iceberg_schema import plain_schema
+from catalog.shapes import Group, groups
+from catalog.versions import Version
+
+
+@dataclass(frozen=True, slots=True)
+class FileRequest:
+    """Some data files of one version, to be read by field id.
+
+    Attributes:
+        metadata_location: a metadata file that names the snapshot.
+        snapshot_id: the snapshot whose delete files apply.
+        paths: of the data files, as in ``entries``.
+        schema_id: the schema to read them with; None: the metadata's current one.
+        columns: top-level columns, in this order; None: all.
+        declared: a declaration with ids that the rows are given in instead, by field id.
+    """
+
+    metadata_location: str
+    snapshot_id: int
+    paths: tuple[str, ...]
+    schema_id: int | None = None
+    columns: tuple[str, ...] | None = None
+    declared: pa.Schema | None = None
+
+
+class Rereading:
+    """Reads data files by field id, and remembers their footers; any thread."""
+
+    def __init__(self) -> None:
+        self._footers = Footers()
+
+    def groups(self, version: Version, request: FileRequest) -> tuple[list[Group], tuple[str, ...]]:
+        """How the request's files are read: groups for native scans, and the rest."""
+        declared = request.declared
+        if declared is None:
+            declared = plain_schema(schema_of(version.metadata, request.schema_id), ids=True)
+        return groups(declared, self._footers.schemas(version.io, request.paths))
+
+    def rows(self, version: Version, request: FileRequest) -> Iterator[pa.RecordBatch]:
+        """The request's rows, deletes applied, read lazily."""
+        if request.declared is not None:
+            yield from self._declared_rows(version, request, request.declared)
+            return
+        metadata = version.metadata
+        schema = schema_of(metadata, request.schema_id)
+        if request.columns is not None:
+            fields = [schema.find_field(column) for column in request.columns]
+            schema = Schema(*fields, schema_id=schema.schema_id)
+        plain = plain_schema(schema)
+        scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
+        for batch in scan.to_record_batches(list(_tasks(version, request))):
+            yield from pa.Table.from_batches([batch]).cast(plain).to_batches()
+
+    def _declared_rows(
+        self, version: Version, request: FileRequest, declared: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """File by file: a column that one lacks takes its fill."""
+        metadata, table = version.metadata, plain_schema(version.metadata.schema(), ids=True)
+        footers = self._footers.schemas(version.io, request.paths)
+        for task in _tasks(version, request):
+            footer = footers[absolute(task.file.file_path)]
+            there = ids(footer) if has_ids(footer) else ids(table)
+            have = restricted(table, there & ids(declared))
+            leaves = {field_id(f) or 0 for f in all_fields(have) if not children(f.type)}
+            schema = prune_columns(metadata.schema(), leaves, select_full_types=False)
+            scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
+            for batch in scan.to_record_batches([task]):
+                for rows in pa.Table.from_batches([batch]).cast(bare(have)).to_batches():
+                    yield conform(rows, have, declared)
+
+
+def _tasks(version: Version, request: FileRequest) -> Iterator[FileScanTask]:
+    snapshot = snapshot_at(version.metadata, request.snapshot_id)
+    for file, deletes in tasks_of(snapshot, version.io, request.paths) if snapshot else ():
+        yield FileScanTask(file, deletes)
