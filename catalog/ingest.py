@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from catalog.decode import Decoder, first_declaration
+from catalog.declaring import continuing_decoder, declared_now
 from catalog.errors import (
     CatalogError,
     CommitUnknown,
@@ -40,15 +40,13 @@ from catalog.errors import (
 )
 from catalog.flush import Flusher, Parts, StartAgain
 from catalog.folderlock import FolderLock
-from catalog.growth import continued
-from catalog.heads import Head
 from catalog.kafka import TopicReader
 from catalog.lake import Lake
 from catalog.observer import Observer, Unobserved
 from catalog.offsets import Offsets
 from catalog.publication import Origin, Publication, stop_previous
 from catalog.registry import SchemaRegistry
-from catalog.schemas import DeclaredSchema, declare
+from catalog.schemas import DeclaredSchema
 from catalog.segments import LiveWriter
 from catalog.spec import LiveSpec, TableName, TableSpec
 from catalog.tailing import RETRY_MAX_S, RETRY_S, Run, Tailing
@@ -120,7 +118,7 @@ class TableIngest:
             LogLost, MarkerLost, Fenced, CommitUnknown: as they say; the manifest says so too.
         """
         with ExitStack() as stack:
-            declared = self._declare()
+            declared = declared_now(self._spec, self._sources.registry)
             reader = self._sources.reader(self._spec)
             stack.callback(reader.close)
             self._opened = self._begin(declared, reader, stack)
@@ -159,12 +157,6 @@ class TableIngest:
             raise self._failure
         return self._failure
 
-    def _declare(self) -> DeclaredSchema:
-        spec, registry = self._spec, self._sources.registry
-        if spec.schema_id is not None:
-            return declare(registry.get(spec.schema_id), spec)
-        return declare(registry.latest(spec.subject or f"{spec.topics[0]}-value"), spec)
-
     def _begin(self, declared: DeclaredSchema, reader: TopicReader, stack: ExitStack) -> _Opened:
         spec, sources = self._spec, self._sources
         topics = reader.identities()
@@ -172,7 +164,7 @@ class TableIngest:
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
         with _said(partial(stop_previous, writer)):
             head = sources.lake.ensure_table(spec, declared.arrow)
-            decoder = self._decoder(declared, head)
+            decoder = continuing_decoder(declared, head, spec, sources.lake, sources.registry)
         origin = Origin(
             spec.name,
             topics,
@@ -203,19 +195,6 @@ class TableIngest:
         flusher = Flusher(parts, writer, publication, head.marker)
         _log.info("ingest_begins table=%s epoch=%s", spec.name, head.marker.epoch)
         return _Opened(run, flusher, stack.pop_all().close)
-
-    def _decoder(self, declared: DeclaredSchema, head: Head) -> Decoder:
-        """Goes on with the declaration that the table's rows follow."""
-        spec, sources = self._spec, self._sources
-        columns = sources.lake.columns(spec.name, head.metadata_location)
-        return Decoder(
-            declared,
-            sources.registry,
-            spec,
-            continued(first_declaration(declared, spec), columns),
-            columns.last_id + 1,
-            grows=spec.schema_id is None,
-        )
 
     def _one_reading(self, stop: threading.Event) -> None:
         opened = self._opened

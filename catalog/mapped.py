@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,30 @@ from catalog.errors import NotReady, SegmentMissing
 from catalog.ipcfile import map_file
 from catalog.manifest import schema_key
 from catalog.records import Segment
+
+
+#: Declarations before the current one that a manifest still tells, for tickets.
+_OLDER = 8
+
+
+class Told:
+    """The declaration of the versions to come, and those before it; its user's lock guards it."""
+
+    def __init__(self, newest: pa.Schema) -> None:
+        self.newest = newest
+        self._older: dict[str, pa.Schema] = {}
+
+    def move_to(self, declared: pa.Schema) -> None:
+        """From now on rows are read as rows of ``declared``."""
+        if declared is not self.newest:
+            self._older[schema_key(self.newest)] = self.newest
+            self.newest = declared
+
+    def older(self, live: Collection[str]) -> dict[str, pa.Schema]:
+        """By key those that the ``live`` segments follow, and the last few others."""
+        for key in [key for key in self._older if key not in live][:-_OLDER]:
+            del self._older[key]
+        return dict(self._older)
 
 
 class Declarations:

@@ -13,14 +13,12 @@ import pyarrow as pa
 from catalog.declaration import schema_id
 from catalog.errors import CatalogError
 from catalog.heads import Head
-from catalog.manifest import Manifest, State, schema_key
+from catalog.manifest import Manifest, State
+from catalog.mapped import Told
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.records import LogBounds, Segment
 from catalog.segments import LiveWriter
 from catalog.spec import TableName
-
-#: Declarations before the current one that the manifest still tells, for tickets.
-_OLDER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,7 @@ class Publication:
         self._high = self._committed()
         self._watermarks = origin.ends
         self._log: tuple[LogBounds, ...] = ()
-        self._declared = origin.arrow_schema
-        self._older: dict[str, pa.Schema] = {}
+        self._declared = Told(origin.arrow_schema)
         self._rows = self._bytes = 0
         self._oldest_s: float | None = None
         self._newer_s: float | None = None
@@ -141,7 +138,7 @@ class Publication:
     @property
     def declared(self) -> pa.Schema:
         """The newest declaration that live rows follow."""
-        return self._declared
+        return self._declared.newest
 
     @property
     def stopped(self) -> CatalogError | None:
@@ -159,16 +156,12 @@ class Publication:
     ) -> None:
         """Adds what was read next. Its topic's identity was verified after it was read (rule 9).
 
-        Args:
-            segment: covers what follows the live table.
-            watermarks: of the log.
-            declared: the declaration of its rows, which holds all before it; None: as before.
+        ``declared`` is the declaration of its rows and of the versions to come; None: as before.
         """
         now = time.monotonic()
         with self._lock:
-            if declared is not None and declared is not self._declared:
-                self._older[schema_key(self._declared)] = self._declared
-                self._declared = declared
+            if declared is not None:
+                self._declared.move_to(declared)
             self._segments = (*self._segments, segment)
             moved = [((part.topic, part.partition), part.next) for part in segment.parts]
             self._high = self._high.with_positions(moved)
@@ -286,22 +279,15 @@ class Publication:
                 high=end,
                 watermarks=self._watermarks,
                 segments=self._segments,
-                schema_id=schema_id(self._declared) or self._origin.schema_id,
-                arrow_schema=self._declared,
+                schema_id=schema_id(self._declared.newest) or self._origin.schema_id,
+                arrow_schema=self._declared.newest,
                 published_us=time.time_ns() // 1000,
                 sequence=self._sequence,
                 live_max_bytes=self._origin.live_max_bytes,
                 log=self._log,
-                older=self._told(),
+                older=self._declared.older({one.declared for one in self._segments}),
             )
             return self._write(manifest)
-
-    def _told(self) -> dict[str, pa.Schema]:
-        """Older declarations that live segments follow, and the last few others."""
-        live = {segment.declared for segment in self._segments}
-        for key in [key for key in self._older if key not in live][:-_OLDER]:
-            del self._older[key]
-        return dict(self._older)
 
     @contextmanager
     def using(self, segments: tuple[Segment, ...]) -> Iterator[None]:

@@ -1,0 +1,45 @@
+"""What a table is declared by when its ingest begins."""
+
+from __future__ import annotations
+
+from catalog.decode import Decoder, first_declaration
+from catalog.growth import continued
+from catalog.heads import Head
+from catalog.lake import Lake
+from catalog.registry import SchemaRegistry
+from catalog.schemas import DeclaredSchema, declare
+from catalog.spec import TableSpec
+
+
+def declared_now(spec: TableSpec, registry: SchemaRegistry) -> DeclaredSchema:
+    """The schema that the settings name: by its id, else the subject's newest.
+
+    Raises:
+        SchemaRefused, SchemaUnknown, RegistryUnavailable: as they say.
+    """
+    if spec.schema_id is not None:
+        return declare(registry.get(spec.schema_id), spec)
+    return declare(registry.latest(spec.subject or f"{spec.topics[0]}-value"), spec)
+
+
+def continuing_decoder(
+    declared: DeclaredSchema, head: Head, spec: TableSpec, lake: Lake, registry: SchemaRegistry
+) -> Decoder:
+    """A decoder that goes on with the declaration that the table's rows follow.
+
+    It holds ``declared``, too, from the start, and grows with the records' schemas unless the
+    settings fix one.
+
+    Raises:
+        SchemaChanged: the table cannot become one that holds ``declared``.
+        SchemaConflict: another tool changed the table so that it cannot take the rows any more.
+    """
+    columns = lake.columns(spec.name, head.metadata_location)
+    return Decoder(
+        declared,
+        registry,
+        spec,
+        continued(first_declaration(declared, spec), columns),
+        columns.last_id + 1,
+        grows=spec.schema_id is None,
+    )
