@@ -73,7 +73,7 @@ class Flusher:
         self._owner = owner
         self._prepared: _Prepared | None = None
         #: Field ids of the declaration that the table has, or had: they must not disappear.
-        self._owed = ids(publication.declared) and self._in_table(publication.declared)
+        self._owed = ids(publication.told.newest) and self._in_table(publication.told.newest)
         self._looked_s = time.monotonic()
 
     def due(self, *, at_bound: bool, last: bool) -> bool:
@@ -196,7 +196,7 @@ class Flusher:
         columns = self._parts.lake.columns(self._parts.spec.name, head.metadata_location)
         if columns.declared is not None:
             self._owed |= ids(columns.declared)
-        declared = self._publication.declared
+        declared = self._publication.told.newest
         coming = ids(declared) - self._owed
         after = followed(declared, columns.table, self._owed)
         if coming & ids(columns.table) or not after.equals(declared, check_metadata=True):

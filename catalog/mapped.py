@@ -14,7 +14,6 @@ from catalog.ipcfile import map_file
 from catalog.manifest import schema_key
 from catalog.records import Segment
 
-
 #: Declarations before the current one that a manifest still tells, for tickets.
 _OLDER = 8
 

@@ -86,7 +86,7 @@ class Publication:
         self._high = self._committed()
         self._watermarks = origin.ends
         self._log: tuple[LogBounds, ...] = ()
-        self._declared = Told(origin.arrow_schema)
+        self.told = Told(origin.arrow_schema)
         self._rows = self._bytes = 0
         self._oldest_s: float | None = None
         self._newer_s: float | None = None
@@ -136,11 +136,6 @@ class Publication:
         return self._segments
 
     @property
-    def declared(self) -> pa.Schema:
-        """The newest declaration that live rows follow."""
-        return self._declared.newest
-
-    @property
     def stopped(self) -> CatalogError | None:
         """The error that stopped the table."""
         return self._stopped
@@ -161,7 +156,7 @@ class Publication:
         now = time.monotonic()
         with self._lock:
             if declared is not None:
-                self._declared.move_to(declared)
+                self.told.move_to(declared)
             self._segments = (*self._segments, segment)
             moved = [((part.topic, part.partition), part.next) for part in segment.parts]
             self._high = self._high.with_positions(moved)
@@ -279,13 +274,13 @@ class Publication:
                 high=end,
                 watermarks=self._watermarks,
                 segments=self._segments,
-                schema_id=schema_id(self._declared.newest) or self._origin.schema_id,
-                arrow_schema=self._declared.newest,
+                schema_id=schema_id(self.told.newest) or self._origin.schema_id,
+                arrow_schema=self.told.newest,
                 published_us=time.time_ns() // 1000,
                 sequence=self._sequence,
                 live_max_bytes=self._origin.live_max_bytes,
                 log=self._log,
-                older=self._declared.older({one.declared for one in self._segments}),
+                older=self.told.older({one.declared for one in self._segments}),
             )
             return self._write(manifest)
 

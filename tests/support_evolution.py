@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -199,3 +202,33 @@ def select(reader: Mapping[str, Any] = READER) -> str:
     """Every column of a schema, in the order of :meth:`Topic.wanted`."""
     columns = ", ".join(f["name"] for f in reader["fields"])
     return f"select _partition, _offset, {columns} from ticks order by 1, 2"
+
+
+_CHILD = """
+import json, sys, threading
+from pathlib import Path
+from support_ingest import World
+from catalog.ingest import run_ingest
+from catalog.spec import LiveSpec, TableName, TableSpec
+folder, kafka, topic = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+world = World(folder, kafka, LiveSpec(folder / "live", grace_s=1.0, reload_s=0.2))
+spec = TableSpec(TableName("market_data", "ticks"), (topic,), flush_rows=10**9, flush_age_s=0.2)
+run_ingest([spec], world.sources(), threading.Event())
+"""
+
+
+@contextmanager
+def ingesting(
+    world: World, topic: Topic, kill_point: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An ingest in a process of its own, that may end at a named place; killed at the end."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    if kill_point:
+        environment["K2_KILL_POINT"] = kill_point
+    arguments = [str(world.folder), json.dumps(dict(world.kafka)), topic.name]
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, *arguments], env=environment)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
