@@ -61,9 +61,14 @@ def fill(field: pa.Field) -> pa.Array | None:
     return value if value.type == bare_type(field.type) else value.cast(bare_type(field.type))
 
 
+def is_filled(field: pa.Field) -> bool:
+    """Whether rows without the field are anything but null in it."""
+    return _FILL in (field.metadata or {})
+
+
 def has_fill(field: pa.Field) -> bool:
-    """Whether rows without the field are anything but null in it, in its children too."""
-    return _FILL in (field.metadata or {}) or any(has_fill(child) for child in children(field.type))
+    """The same of the field and all below it."""
+    return any(is_filled(one) for one in all_fields([field]))
 
 
 def schema_id(schema: pa.Schema) -> int | None:

@@ -44,7 +44,7 @@ from pyiceberg.types import (
     UUIDType,
 )
 
-from catalog.declaration import FIELD_ID, children, field_id, fill
+from catalog.declaration import FIELD_ID, children, field_id, is_filled
 from catalog.errors import SpecRefused, Unsupported, shorten
 from catalog.spec import TableSpec
 
@@ -156,7 +156,7 @@ def _paths(fields: Iterable[pa.Field], path: str) -> Iterator[tuple[int, tuple[s
     for field in fields:
         name = f"{path}{field.name}"
         if (number := field_id(field)) is not None:
-            yield number, (name, fill(field) is not None)
+            yield number, (name, is_filled(field))
         yield from _paths(children(field.type), f"{name}.")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from catalog.declaration import children, field_id, fill, find, has_fill, has_ids
+from catalog.declaration import children, field_id, find, has_fill, has_ids, is_filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def names_in(declared: pa.Schema, file: pa.Schema) -> tuple[str | None, ...] | N
     for field in declared:
         place = find(file, field) if field_id(field) is not None else None
         if place is None:
-            if children(field.type) and fill(field) is not None:
+            if children(field.type) and is_filled(field):
                 return None  # the engine has no literals of nested types
             names.append(None)
             continue

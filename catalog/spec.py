@@ -44,7 +44,8 @@ class TableSpec:
         name: where the rows go.
         topics: the topics that feed it; all carry the one declared schema.
         subject: registry subject of the schema; None: ``<first topic>-value``.
-        schema_id: registry id of the schema; None: the subject's newest version.
+        schema_id: registry id of the schema that the declaration is fixed to; None: it begins with
+            the subject's newest version and follows the records' schemas.
         sort: columns by which the rows of a flush are sorted, ascending, nulls first.
         partition: Iceberg partition fields, ``"day(timestamp)"`` or ``"symbol"``.
         flush_rows: a flush starts when the tail holds this many rows …

@@ -202,7 +202,9 @@ class Table(Section):
         None, description="registry subject of the schema; `<first topic>-value` by default"
     )
     schema_id: int | None = Field(
-        None, ge=0, description="registry id of the schema; the subject's newest by default"
+        None,
+        ge=0,
+        description="registry id of the one schema; by default the topic's schemas are followed",
     )
     sort: tuple[Text, ...] = Field(
         (), description="columns by which the rows of a flush are sorted"
