@@ -133,6 +133,11 @@ def ids(schema: pa.Schema) -> frozenset[int]:
     return frozenset(n for field in all_fields(schema) if (n := field_id(field)) is not None)
 
 
+def is_numbered(schema: pa.Schema) -> bool:
+    """Whether it is a declaration, and not a schema whose columns go by their names."""
+    return len(schema) > 0 and field_id(schema.field(0)) is not None
+
+
 def has_ids(schema: pa.Schema) -> bool:
     """Whether every column says which one it is."""
     return all(field_id(field) is not None for field in schema)

@@ -27,7 +27,7 @@ from catalog.faults import reach
 from catalog.files import FileIndex, absolute, schema_of
 from catalog.growth import Columns, columns_of, grown, growth, placed
 from catalog.heads import Head, head_of, recorded_marker, snapshot_at
-from catalog.iceberg_schema import names_are_stable, plain_schema
+from catalog.iceberg_schema import plain_schema
 from catalog.listing import located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity
 from catalog.rereading import FileRequest, Rereading
@@ -308,8 +308,8 @@ class Lake:
             metadata_location: of a version.
             declared: the names by which it is read, and fills; None: the table's.
         """
-        metadata = self._versions.at(name, metadata_location, None).metadata
-        return names_are_stable(metadata.schemas, declared)
+        version = self._versions.at(name, metadata_location, None)
+        return self._rereading.needless(version, metadata_location, declared)
 
     def file_groups(
         self, name: TableName, request: FileRequest

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from catalog.declaration import conform
+from catalog.declaration import conform, is_numbered
 from catalog.errors import NotReady, SegmentMissing
 from catalog.ipcfile import map_file
-from catalog.manifest import schema_key
+from catalog.manifest import Manifest, schema_key
 from catalog.records import Segment
 
 #: Declarations before the current one that a manifest still tells, for tickets.
@@ -65,6 +65,16 @@ class Declarations:
         """A segment's rows as rows of ``want``."""
         have = self._known.get(segment.declared)
         return batch if want is None or have is None else conform(batch, have, want)
+
+
+def lineage(manifest: Manifest) -> tuple[object, ...]:
+    """Segments of two manifests may be mixed if this is the same for both.
+
+    Rows of declarations with ids are read as each other's; of schemas without, they must be equal.
+    """
+    declared = manifest.arrow_schema
+    key = "" if is_numbered(declared) else schema_key(declared)
+    return manifest.table_uuid, manifest.topics, key
 
 
 def map_segment(folder: Path, segment: Segment) -> pa.RecordBatch:

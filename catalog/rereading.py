@@ -24,9 +24,13 @@ from catalog.declaration import (
 from catalog.files import absolute, schema_of, tasks_of
 from catalog.footers import Footers
 from catalog.heads import snapshot_at
-from catalog.iceberg_schema import plain_schema
+from catalog.iceberg_schema import names_are_stable, plain_schema
+from catalog.manifest import schema_key
 from catalog.shapes import Group, groups
 from catalog.versions import Version
+
+#: Versions of which it is remembered whether names say all: some for each table.
+_MAX_ANSWERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,18 @@ class Rereading:
 
     def __init__(self) -> None:
         self._footers = Footers()
+        self._needless: dict[tuple[str, str], bool] = {}
+
+    def needless(self, version: Version, location: str, declared: pa.Schema | None) -> bool:
+        """Whether a scan by names reads every file right; ``location`` is the version's."""
+        key = location, "" if declared is None else schema_key(declared)
+        found = self._needless.get(key)
+        if found is None:
+            found = names_are_stable(version.metadata.schemas, declared)
+            if len(self._needless) >= _MAX_ANSWERS:
+                self._needless.clear()
+            self._needless[key] = found
+        return found
 
     def groups(self, version: Version, request: FileRequest) -> tuple[list[Group], tuple[str, ...]]:
         """How the request's files are read: groups for native scans, and the rest."""

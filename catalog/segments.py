@@ -23,12 +23,11 @@ import pyarrow as pa
 
 from catalog import faults
 from catalog.cuts import cut, joined, parts_of
-from catalog.declaration import has_ids
 from catalog.errors import LogEndsEarly, NotReady
 from catalog.folderlock import FolderLock
 from catalog.ipcfile import write_file
 from catalog.manifest import Manifest, schema_key
-from catalog.mapped import Declarations, map_segment
+from catalog.mapped import Declarations, lineage, map_segment
 from catalog.offsets import Offsets, TopicPartition
 from catalog.records import Part, Range, Segment
 from catalog.spec import TableName
@@ -319,7 +318,7 @@ class LiveReader:
         """The manifest's segments, and those before it that can still be opened (rule 17)."""
         with self._lock:
             seen = self._seen.get(manifest.table)
-            if seen is None or _lineage(seen.manifest) != _lineage(manifest):
+            if seen is None or lineage(seen.manifest) != lineage(manifest):
                 return manifest.segments
             own = {segment.file for segment in manifest.segments}
             older = {**seen.retired, **{s.file: s for s in seen.manifest.segments}}
@@ -369,7 +368,7 @@ class LiveReader:
         with self._lock:
             old = self._seen.get(name)
             retired: dict[str, Segment] = {}
-            if old and _lineage(old.manifest) == _lineage(manifest):
+            if old and lineage(old.manifest) == lineage(manifest):
                 retired = old.retired | {s.file: s for s in old.manifest.segments}
                 for segment in manifest.segments:
                     retired.pop(segment.file, None)
@@ -391,10 +390,3 @@ class LiveReader:
 
 def _key(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
-
-
-def _lineage(manifest: Manifest) -> tuple[object, ...]:
-    """Segments of two manifests may be mixed if this is the same for both."""
-    declared = manifest.arrow_schema
-    # Rows of declarations with ids are read as each other's; without, they must be the same.
-    return manifest.table_uuid, manifest.topics, "" if has_ids(declared) else schema_key(declared)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from catalog import reports
 from catalog.cuts import cover
-from catalog.declaration import bare, ids
+from catalog.declaration import bare, is_numbered
 from catalog.errors import (
     FileMissing,
     LogEndsEarly,
@@ -286,7 +286,7 @@ class Tables:
 
     def _open_on(self, pin: Pin, manifest: Manifest, need: Need) -> TableVersion:
         declared, bases = self._declared(pin), [pin]
-        if not ids(declared) and pin.schema_key != schema_key(manifest.arrow_schema):
+        if not is_numbered(declared) and pin.schema_key != schema_key(manifest.arrow_schema):
             raise _gone(pin, "is declared with another schema now")
         if need == "hybrid" and pin.high.covers(manifest.committed):
             bases.append(pin.on(manifest))
@@ -307,7 +307,7 @@ class Tables:
         self, base: Pin, manifest: Manifest, declared: pa.Schema
     ) -> list[pa.RecordBatch] | None:
         """Live rows of [C, E); None where the segments left do not cover it."""
-        want = (declared,) if ids(declared) else ()
+        want = (declared,) if is_numbered(declared) else ()
         try:
             return self._live.batches(manifest.segments, base.committed, base.high, *want)
         except LogGap:
@@ -327,7 +327,7 @@ class Tables:
         # A hybrid pin's schema id is the registry's; the lake's own is the metadata's current one.
         schema_id = pin.schema_id if pin.kind == "plain" else None
         place = (pin.name, pin.snapshot_id, pin.metadata_location, schema_id)
-        if declared is None or not ids(declared):
+        if declared is None or not is_numbered(declared):
             return self._lake.entries(*place)
         return self._lake.entries(*place, declared=declared)
 
@@ -370,7 +370,7 @@ def _version(
     pin: Pin, schema: pa.Schema, entries: pa.Table, live: Sequence[pa.RecordBatch]
 ) -> TableVersion:
     rows = sum(batch.num_rows for batch in live)
-    declared = schema if ids(schema) else None
+    declared = schema if is_numbered(schema) else None
     return TableVersion(pin, bare(schema), entries, tuple(live), rows, declared)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-from conftest import Broker
 from support_ingest import World
+from support_kafka import Broker
 
 from catalog.manifest import Manifest
 from catalog.segments import LiveReader

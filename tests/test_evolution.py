@@ -96,7 +96,7 @@ def histories(draw: st.DrawFn) -> tuple[dict[int, Any], dict[str, Any], list[tup
     """Schemas by id, the schema that all of them are read as, and records (id, value)."""
     kinds = draw(st.lists(st.sampled_from(sorted(WIDER)), min_size=1, max_size=4, unique=True))
     last = draw(st.integers(2, 4))
-    columns = []
+    columns: list[dict[str, Any]] = []
     for at, kind in enumerate(kinds):
         first = 1 if at == 0 else draw(st.integers(1, last))
         gone = draw(st.integers(first + 1, last + 1)) if at else last + 1

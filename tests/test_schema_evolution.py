@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from conftest import Broker
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
@@ -28,7 +27,9 @@ from support_evolution import (
     select,
 )
 from support_ingest import WAIT_S, World, committed, reached, running
+from support_kafka import Broker
 
+from catalog.declaration import ids
 from catalog.errors import SchemaChanged, SchemaConflict
 from catalog.manifest import Manifest
 from flight_server.engine import Statement
@@ -249,3 +250,22 @@ def test_killed_anywhere_records_of_every_schema_are_replayed_exactly(
         runs = ask(engine, 'select count(*) as n, count(distinct _offset) as o from "ticks$runs"')
     assert runs[0]["n"] == len(topic.sent)
     assert manifest.high.to_json() == {name: {"0": topic.ends[0], "1": topic.ends[1]}}
+
+
+def test_a_field_id_that_another_tool_took_first_is_not_shared(world: World, topic: Topic) -> None:
+    """Columns that are not committed yet get other ids; the tail is read once more."""
+    topic.send([1] * 10)
+    with running(world.sources(), topic.spec(flush_rows=24)) as it:
+        world.wait(NAME, reached("t", *topic.ends))
+        topic.send([2] * 10)
+        before = world.wait(NAME, reached("t", *topic.ends))
+        with foreign(world).update_schema() as update:
+            update.add_column("theirs", LongType())
+        after = world.wait(NAME, lambda m: m.metadata_location != before.metadata_location)
+        assert after.high.same_as(before.high)
+        assert not ids(after.arrow_schema) & {foreign(world).schema().find_field("theirs").field_id}
+        topic.send([2] * 10)
+        world.wait(NAME, committed("t", *topic.ends))
+        assert_answer(world, topic)
+    assert not it.errors
+    assert foreign(world).scan().to_arrow()["theirs"].null_count == len(topic.sent)
