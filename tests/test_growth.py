@@ -13,6 +13,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import LongType, NestedField, StringType
 from support_lake import SCHEMA, STARTS, TOPIC, Place, log_rows, sqlite_properties
 
+from catalog import commits
 from catalog.declaration import bound, by_schema, ids, tagged
 from catalog.errors import Fenced
 from catalog.growth import DECLARATION_PROPERTY, columns_of
@@ -96,6 +97,25 @@ def test_files_count_only_for_the_columns_that_they_were_written_for(grown: Grow
     with pytest.raises(Fenced, match="columns changed"):
         grown.commit(staged)
     assert grown.place.foreign_table().schema().find_field("theirs").field_id in ids(grown.declared)
+    assert grown.lake.head(grown.place.name).marker == grown.marker
+
+
+def test_columns_that_change_while_the_commit_is_sent_refuse_it(
+    grown: Grown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The condition travels with the request: the head's snapshot is the same, its columns not."""
+    staged, changed = grown.stage(), []
+
+    def change(point: str) -> None:
+        if point == "commit.before_send" and not changed:
+            changed.append(point)
+            with grown.place.foreign_table().update_schema() as update:
+                update.add_column("theirs", LongType())
+
+    monkeypatch.setattr(commits, "reach", change)
+    with pytest.raises(Fenced, match="columns changed"):
+        grown.commit(staged)
+    assert changed
     assert grown.lake.head(grown.place.name).marker == grown.marker
 
 

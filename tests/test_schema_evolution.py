@@ -103,6 +103,25 @@ def test_rows_are_the_same_live_and_in_history_whatever_wrote_them(
     )
 
 
+def test_files_from_before_a_column_hold_the_default_that_it_came_with(
+    world: World, topic: Topic
+) -> None:
+    """In history as in the tail, and for filters on it; scanned natively, in groups by shape."""
+    topic.send([1] * 10)
+    with running(world.sources(), topic.spec(flush_age_s=0.2)):
+        world.wait(NAME, committed("t", *topic.ends))
+        topic.send([2, 1] * 5)
+        world.wait(NAME, committed("t", *topic.ends))
+        assert_answer(world, topic)
+    dollars = sum(value[4] == 1 for value in topic.sent.values())
+    with answering(world, topic.spec()) as engine:
+        where = "from ticks where currency = 'USD' and side = 'BUY'"
+        assert ask(engine, f"select count(*) as n {where}") == [{"n": dollars}]
+        assert ask(engine, f"select px {where} and symbol = 'S1' order by px")
+        plan = "\n".join(row["plan"] for row in ask(engine, f"explain select px {where}"))
+    assert "file_type=parquet" in plan
+
+
 def test_a_schema_that_the_table_cannot_become_ends_reading_in_front_of_it(
     world: World, topic: Topic
 ) -> None:
@@ -200,7 +219,6 @@ def test_what_conflicts_with_the_topic_stops_the_table(
             transaction.set_properties({"format-version": "2"})
             with transaction.update_schema(allow_incompatible_changes=True) as update:
                 change(update)
-        topic.send([1] * 10)
         stopped = world.wait(NAME, lambda m: m.state == "stopped")
         assert all(part in (stopped.error or "") for part in ("SchemaConflict", *parts))
         assert stopped.snapshot_id == before.snapshot_id
