@@ -97,8 +97,7 @@ class Decoder:
         declared: the schema that the table was declared by.
         registry: where the records' schemas come from.
         spec: the table's declaration in the settings.
-        declaration: with ids, what the table goes on with: it grows to hold ``declared`` now
-            (``catalog.evolution.evolved``); None: ``declared`` is all that it will ever hold.
+        declaration: with ids, what it goes on with, grown to hold ``declared``; None: that alone.
         next_id: new columns are numbered from here on.
         grows: whether it grows with the records' schemas, too.
 
@@ -280,9 +279,8 @@ class Decoder:
         try:
             sources = resolver.sources(record, list(self._declaration)[: -len(self._metadata)])
         except SchemaChanged:
-            if not self._grows:
+            if not (self._grows and self._grow(record, writer_id)):
                 raise
-            self._grow(record, writer_id)
             raise _Grown from None
         return _Writer(
             record=record,
@@ -302,8 +300,9 @@ class Decoder:
                 f"cannot hold: {error}"
             ) from error
 
-    def _grow(self, record: RecordOf, writer_id: int) -> None:
-        """Makes the declaration hold a schema; every row is decoded by the new one from here on."""
+    def _grow(self, record: RecordOf, writer_id: int) -> bool:
+        """Makes the declaration hold a schema, for every row from here on; whether it changed."""
+        before = self._declaration
         self._declaration = evolved(
             self._declaration,
             record,
@@ -313,6 +312,7 @@ class Decoder:
             metadata=len(self._metadata),
         )
         self._writers.clear()
+        return not before.equals(self._declaration, check_metadata=True)
 
 
 def first_declaration(declared: DeclaredSchema, spec: TableSpec) -> pa.Schema:

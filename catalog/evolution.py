@@ -49,6 +49,7 @@ from catalog.declaration import (
     children,
     fill,
     ids,
+    is_filled,
     schema_id,
     tagged,
     with_children,
@@ -125,8 +126,8 @@ class Resolver:
         """Per declared field the writer's position and column, or its fill.
 
         Raises:
-            SchemaChanged: the declared record cannot hold every value of the writer's.
-            SchemaRefused: a fill that is needed is no value of its field.
+            SchemaChanged: the declared record cannot hold every value of the writer's, or a fill
+                that is needed is no value of its field.
         """
         places = matched(writer, declared)
         found: list[tuple[int, Column] | pa.Array] = []
@@ -166,7 +167,10 @@ class Resolver:
                 raise self._changed(path, kinds)
 
     def _missing(self, field: pa.Field, path: str) -> pa.Array:
-        value = fill(field)
+        try:
+            value = fill(field)
+        except SchemaRefused as error:
+            raise self._changed(path, str(error)) from error
         if value is not None:
             return value
         if field.nullable:
@@ -242,7 +246,7 @@ class _Growth:
         places = matched(writer, declared)
         renamed = self._renamed(declared, writer, places)
         grown = [
-            self._without(field)
+            self._without(field, path)
             if place is None
             else self._with(field, writer.fields[place], path, renamed=at in renamed)
             for at, (field, place) in enumerate(
@@ -289,9 +293,10 @@ class _Growth:
         names.pop(grown.name, None)
         return tagged(grown, names=tuple(names)) if tuple(names) != aliases(field) else grown
 
-    def _without(self, field: pa.Field) -> pa.Field:
+    def _without(self, field: pa.Field, path: str) -> pa.Field:
         """A field that the writer has not: its rows hold the fill, or null."""
-        return field if fill(field) is not None else field.with_nullable(True)
+        self._refuse_no_value(field, _inside(path, field.name), "gone")
+        return field if is_filled(field) else field.with_nullable(True)
 
     def _type(self, declared: pa.DataType, node: Node, path: str) -> pa.DataType:
         node = node.inner if isinstance(node, Nullable) else node
@@ -329,13 +334,13 @@ class _Growth:
         self._refuse_no_value(field, path)
         return self._numbered(field.with_nullable(True))
 
-    def _refuse_no_value(self, field: pa.Field, path: str) -> None:
+    def _refuse_no_value(self, field: pa.Field, path: str, what: str = "a new field") -> None:
         """Refuses a wrong default now, and not when a row of an older schema comes."""
         for child in all_fields([field]):
             try:
                 fill(child)
             except SchemaRefused as error:
-                raise self._refused(path, "a new field", str(error)) from error
+                raise self._refused(path, what, str(error)) from error
 
     def _numbered(self, field: pa.Field) -> pa.Field:
         field = tagged(field, number=next(self.numbers))

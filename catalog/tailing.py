@@ -233,7 +233,8 @@ class Tailing:
         try:
             decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         except SchemaChanged as error:
-            refused, chunk = error, run.decoder.readable(chunk)
+            refused, whole = error, chunk
+            chunk = self._retried("registry", lambda: run.decoder.readable(whole)) or whole
             decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         if decoded is None:
             return None

@@ -298,3 +298,12 @@ def test_new_columns_get_ids_that_nothing_else_has() -> None:
     decoder.decode(chunk_of([encoded(versions[2], {"x": 1, "r": []}, 2)]))
     assert {*ids(decoder.declaration)} - ids(first) == {100, 101, 102}
     assert field_id(decoder.declaration.field("r")) == 100
+
+
+def test_a_wrong_default_of_a_field_that_is_given_up_is_told() -> None:
+    """The table was declared with it, and nobody needed it until now."""
+    old = {"name": "x", "type": "int"}
+    versions = {1: avro(old, {"name": "y", "type": "int", "default": "1"}), 2: avro(old)}
+    decoder, _ = growing(versions)
+    with pytest.raises(SchemaChanged, match=r"'y' is gone, .*the default"):
+        decoder.decode(chunk_of([encoded(versions[2], {"x": 1}, 2)]))
