@@ -19,7 +19,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
 from sqlalchemy.exc import IntegrityError
 
-from catalog.declaration import find, named
+from catalog.declaration import bound, find, named, to_text
 from catalog.errors import Fenced, SpecRefused, shorten
 from catalog.growth import DECLARATION_PROPERTY, Columns, columns_of
 from catalog.iceberg_schema import (
@@ -57,8 +57,13 @@ DEFAULT_PROPERTIES = {
 _ROUNDS = 5
 
 
-def create_or_evolve(catalog: Catalog, spec: TableSpec, declared: pa.Schema) -> Table:
+def create_or_evolve(
+    catalog: Catalog, spec: TableSpec, declared: pa.Schema, first: pa.Schema | None = None
+) -> Table:
     """The table of ``spec``, able to hold rows of ``declared``.
+
+    One that records a declaration is left as it is: its columns change in the commits of the rows
+    that ask for it. ``first`` is the declaration, without ids, that a new table records.
 
     Raises:
         SpecRefused: see :meth:`catalog.lake.Lake.ensure_table`.
@@ -71,11 +76,11 @@ def create_or_evolve(catalog: Catalog, spec: TableSpec, declared: pa.Schema) -> 
             table = catalog.load_table(identifier)
         except NoSuchTableError:
             with contextlib.suppress(TableAlreadyExistsError):  # another process was quicker
-                return _create(catalog, spec, wanted)
+                return _recorded(_create(catalog, spec, wanted), first)
             continue
         _refuse_other_layout(table, spec)
         if DECLARATION_PROPERTY in table.properties:
-            return table  # its columns change in the commits of the rows that ask for it
+            return table
         try:
             return _evolve(table, spec, declared)
         except CommitFailedException:
@@ -96,6 +101,15 @@ def _create(catalog: Catalog, spec: TableSpec, schema: Schema) -> Table:
         sort_order=sort_order(spec.sort, schema),
         properties={**DEFAULT_PROPERTIES, **spec.properties},
     )
+
+
+def _recorded(table: Table, first: pa.Schema | None) -> Table:
+    if first is None:
+        return table
+    declared = bound(first, plain_schema(table.schema(), ids=True))
+    with table.transaction() as transaction:
+        transaction.set_properties({DECLARATION_PROPERTY: to_text(declared)})
+    return table
 
 
 def _evolve(table: Table, spec: TableSpec, declared: pa.Schema) -> Table:

@@ -104,8 +104,14 @@ def columns_of(metadata: TableMetadata) -> Columns:
     return Columns(table, declared, metadata.last_column_id)
 
 
-def continued(first: pa.Schema, columns: Columns) -> pa.Schema:
+def continued(first: pa.Schema, columns: Columns, held: pa.Schema | None = None) -> pa.Schema:
     """The declaration that a table goes on with: the recorded one, else ``first``, with ids.
+
+    Args:
+        first: what the settings and the registry say now.
+        columns: the table's.
+        held: of the version that an earlier run published. Columns that it had and that are not
+            committed yet come back with the fills that their rows were served with.
 
     Raises:
         SchemaConflict: see :func:`followed`.
@@ -113,7 +119,10 @@ def continued(first: pa.Schema, columns: Columns) -> pa.Schema:
     declared = columns.declared
     if declared is None:
         declared = bound(first, columns.table)
-    return followed(declared, columns.table, ids(declared))
+    owed = ids(declared)
+    if held is not None and ids(held) > owed and not (ids(held) - owed) & ids(columns.table):
+        declared = held
+    return followed(declared, columns.table, owed)
 
 
 def followed(declared: pa.Schema, table: pa.Schema, owed: frozenset[int]) -> pa.Schema:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from catalog.declaring import continuing_decoder, declared_now
+from catalog.decode import first_declaration
 from catalog.errors import (
     CatalogError,
     CommitUnknown,
@@ -163,8 +164,9 @@ class TableIngest:
         starts, ends = reader.beginnings(), reader.ends()
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
         with _said(partial(stop_previous, writer)):
-            head = sources.lake.ensure_table(spec, declared.arrow)
-            decoder = continuing_decoder(declared, head, spec, sources.lake, sources.registry)
+            first = first_declaration(declared, spec)
+            head = sources.lake.ensure_table(spec, declared.arrow, first)
+            decoder = continuing_decoder(declared, head, spec, sources, writer.previous())
         origin = Origin(
             spec.name,
             topics,

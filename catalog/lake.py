@@ -111,29 +111,26 @@ class Lake:
         """
         return head_of(self._load(name), snapshot_id)
 
-    def ensure_table(self, spec: TableSpec, arrow_schema: pa.Schema) -> Head:
+    def ensure_table(
+        self, spec: TableSpec, arrow_schema: pa.Schema, first: pa.Schema | None = None
+    ) -> Head:
         """Creates the table where it is missing, adds columns that the declared schema gained.
 
         Args:
             spec: its declaration.
             arrow_schema: the declared schema; plain types.
+            first: the same as a declaration, which a table that is created records.
 
         Raises:
             SpecRefused: the declaration contradicts itself or the table; names the column.
             LakeUnavailable: the catalog did not answer.
         """
         with lake_errors(f"preparing table {spec.name}"):
-            table = create_or_evolve(self._catalog, spec, arrow_schema)
+            table = create_or_evolve(self._catalog, spec, arrow_schema, first)
         return head_of(self._versions.remember(spec.name, table))
 
     def columns(self, name: TableName, metadata_location: str) -> Columns:
-        """The table's columns with their field ids, and the declaration that it records.
-
-        Raises:
-            SchemaConflict: the recorded declaration cannot be read.
-            Unsupported: a column's type cannot be read.
-            VersionGone: the metadata is gone.
-        """
+        """The table's columns with their ids, and its declaration; see :mod:`catalog.growth`."""
         return columns_of(self._versions.at(name, metadata_location, None).metadata)
 
     def claim(
@@ -337,8 +334,9 @@ class Lake:
             Unsupported: equality deletes apply to a file.
             FileMissing, VersionGone, LakeUnavailable: as they say.
         """
+        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
         place = (request.snapshot_id, request.metadata_location, request.schema_id)
-        version, files = self._versions.at(name, place[1], place[0]), self.entries(name, *place)
+        files = self.entries(name, *place)
         mine = pc.is_in(files["path"], pa.array(request.paths, pa.string()))
         if pc.any(files.filter(mine)["equality_deletes"]).as_py():
             raise Unsupported(f"table {name} has equality deletes, which cannot be read yet")

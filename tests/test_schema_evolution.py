@@ -287,3 +287,18 @@ def test_a_field_id_that_another_tool_took_first_is_not_shared(world: World, top
         assert_answer(world, topic)
     assert not it.errors
     assert foreign(world).scan().to_arrow()["theirs"].null_count == len(topic.sent)
+
+
+def test_a_restart_keeps_the_default_that_rows_were_served_with(world: World, topic: Topic) -> None:
+    """The column is not committed, and the registry's newest schema gives it another default."""
+    fields = [dict(field) for field in VERSIONS[3]["fields"]]
+    other = avro(*(f | {"default": "CHF"} if f["name"] == "currency" else f for f in fields))
+    topic.send([1] * 6 + [2] * 4)
+    with running(world.sources(), topic.spec()):
+        world.wait(NAME, reached("t", *topic.ends))
+        first = assert_answer(world, topic)
+    register(world.folder, "t", 5, {**VERSIONS, 5: other})
+    with running(world.sources(), topic.spec(flush_age_s=0.3)) as it:
+        world.wait(NAME, lambda m: m.sequence > first.sequence and m.committed.covers(first.high))
+        assert_answer(world, topic)
+    assert not it.errors
