@@ -32,6 +32,7 @@ from support_kafka import Broker
 from catalog.declaration import ids
 from catalog.errors import SchemaChanged, SchemaConflict
 from catalog.manifest import Manifest
+from catalog.offsets import Offsets
 from flight_server.engine import Statement
 
 
@@ -302,3 +303,29 @@ def test_a_restart_keeps_the_default_that_rows_were_served_with(world: World, to
         world.wait(NAME, lambda m: m.sequence > first.sequence and m.committed.covers(first.high))
         assert_answer(world, topic)
     assert not it.errors
+
+
+def test_a_declaration_that_is_fixed_moves_by_its_setting_only(world: World, topic: Topic) -> None:
+    """``schema_id`` names the one schema; a newer id and a restart go on where reading ended."""
+    topic.send([1] * 4 + [2] * 4)
+    fixed = topic.spec(schema_id=1)
+    with running(world.sources(), fixed) as it:
+        stopped = world.wait(NAME, lambda m: m.state == "stopped")
+        assert "schema_id = 2" in (stopped.error or "")
+        assert stopped.high.same_as(Offsets({("t", 0): 2, ("t", 1): 2}))
+    assert isinstance(it.errors[NAME], SchemaChanged)
+    with running(world.sources(), topic.spec(schema_id=2)) as it:
+        world.wait(NAME, reached("t", *topic.ends))
+        assert_answer(world, topic)
+    assert not it.errors
+
+
+def test_settings_may_go_on_naming_a_column_as_it_was(world: World, topic: Topic) -> None:
+    """Sorted by a column that was renamed, partitioned by one that was promoted; restarted."""
+    settings = {"sort": ("price",), "partition": ("bucket(2, size)",), "flush_age_s": 0.3}
+    for versions in ([1] * 8, [2, 1] * 4, [3] * 4):
+        topic.send(versions)
+        with running(world.sources(), topic.spec(**settings)) as it:
+            world.wait(NAME, committed("t", *topic.ends))
+            assert_answer(world, topic)
+        assert not it.errors
