@@ -71,7 +71,7 @@ def grown(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Grown]:
 
 
 def test_rows_their_columns_and_their_positions_are_one_commit(grown: Grown) -> None:
-    """Schema, snapshot, marker and declaration stand in one metadata file, or none of them."""
+    """Rule 2: schema, snapshot, marker and declaration stand in one metadata file, or none does."""
     before = grown.place.foreign_table().metadata
     head = grown.commit(grown.stage())
     after = grown.place.foreign_table().metadata
