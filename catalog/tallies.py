@@ -140,8 +140,8 @@ def tallies_of(rows: pa.Table, topic: str, partition: str, offset: str) -> Talli
 
     The columns are named by their meaning.
     """
-    if not rows.num_rows:
-        return Tallies()
+    if not rows.num_rows or not {topic, partition, offset} <= {*rows.schema.names}:
+        return Tallies()  # rows that do not say where they are from, of a table beside ours
     hashes = [
         pa.array(mixed(chunk.to_numpy(zero_copy_only=False).view(np.uint64)))
         for chunk in rows[offset].chunks
