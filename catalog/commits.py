@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pyiceberg.exceptions import (
@@ -39,13 +39,20 @@ from catalog.errors import (
     Fenced,
     LakeUnavailable,
     MarkerLost,
-    TopicRecreated,
     Unavailable,
 )
 from catalog.faults import reach
 from catalog.growth import DECLARATION_PROPERTY, Growth, grown, schema_updates
 from catalog.heads import in_history, is_truncated, marker_property, recorded_marker
-from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, TopicIdentity, marker_to_summary
+from catalog.offsets import (
+    MARKER_PROPERTY,
+    Marker,
+    Offsets,
+    TopicIdentity,
+    marker_to_summary,
+    refuse_recreated,
+)
+from catalog.tallies import Tallies, Tally
 
 #: Seconds between attempts: the first wait, doubled each time up to the longest.
 _FIRST_WAIT_S = 0.05
@@ -70,6 +77,7 @@ class Staged:
         table_uuid: the table that they were written for.
         spec_id: the partition spec that they follow.
         growth: what has to become of the table's schema in the same commit; None: nothing.
+        tallies: what they add to the table's; also rejects, which add no row.
     """
 
     files: tuple[DataFile, ...]
@@ -79,6 +87,7 @@ class Staged:
     table_uuid: str
     spec_id: int
     growth: Growth | None = None
+    tallies: Tallies = field(default_factory=Tallies)
 
 
 class Intent(Protocol):
@@ -87,6 +96,17 @@ class Intent(Protocol):
     @property
     def staged(self) -> Staged | None:
         """The files that go in; None: an empty snapshot."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What the snapshot's summary says beside the marker."""
+
+    def base(self, metadata: TableMetadata) -> Marker | None:
+        """The marker that holds at a base.
+
+        Raises:
+            MarkerLost: none can be proved to.
+        """
 
     def landed(self, base: Marker | None) -> bool:
         """Whether ``base`` already records what this commit wants."""
@@ -99,8 +119,23 @@ class Intent(Protocol):
         """
 
 
+class _Writing:
+    """What every intent of a writer has in common."""
+
+    __slots__ = ()
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """A writer's snapshots say no more than their marker."""
+        return {}
+
+    def base(self, metadata: TableMetadata) -> Marker | None:
+        """The recorded marker, or an error: a writer never guesses (rule 2)."""
+        return recorded_marker(metadata)
+
+
 @dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(_Writing):
     """Rows and positions of the writer that owns the epoch; no rows: empty progress (rule 3)."""
 
     staged: Staged | None
@@ -110,7 +145,7 @@ class Flush:
     def landed(self, base: Marker | None) -> bool:
         """The recorded positions, epoch and writer say it (rule 6)."""
         moved = not self.new.positions.same_as(self.expected.positions)
-        return moved and base is not None and _same_place(base, self.new)
+        return moved and base is not None and base.same_place(self.new)
 
     def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
         """The new marker, with the gc number of the base."""
@@ -118,14 +153,16 @@ class Flush:
         if not base.positions.same_as(self.expected.positions):
             raise Fenced(
                 f"the table records other positions than expected "
-                f"(first difference: {_difference(base.positions, self.expected.positions)}): "
+                f"(first difference: {base.positions.difference(self.expected.positions)}): "
                 f"start again from the recorded ones"
             )
         _refuse_backwards(base, self.new)
         refuse_recreated(base.topics, self.new.topics)
+        tallies = base.tallies.begun_at(base.positions, self.new.positions)
         if self.staged is not None:
             self._refuse_stale_files(self.staged, base, metadata)
-        return replace(self.new, gc=base.gc)
+            tallies = tallies.plus(self.staged.tallies)
+        return replace(self.new, gc=base.gc, tallies=tallies)
 
     def _refuse_stale_files(self, staged: Staged, base: Marker, metadata: TableMetadata) -> None:
         if staged.rows and self.new.positions.same_as(base.positions):
@@ -145,7 +182,7 @@ class Flush:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(_Writing):
     """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5)."""
 
     topics: tuple[TopicIdentity, ...]
@@ -171,7 +208,8 @@ class Claim:
                 raise MarkerLost(
                     f"the table's older snapshots are expired and none that is left records Kafka "
                     f"positions: it cannot be known which records it holds; if K2 Flight never "
-                    f"wrote it, set the table property {ADOPT_PROPERTY}=true, else use a new table"
+                    f"wrote it, set the table property {ADOPT_PROPERTY}=true, else "
+                    f"`k2 repair TABLE --marker-from-rows` finds them"
                 )
             base = Marker(Offsets(), (), 0, "", self.schema_id)
         refuse_recreated(base.topics, self.topics)
@@ -180,6 +218,7 @@ class Claim:
         return replace(
             base,
             positions=base.positions.with_positions(added),
+            tallies=Tallies({**base.tallies, **{tp: Tally(n) for tp, n in added}}),
             topics=tuple(sorted({*base.topics, *self.topics})),
             epoch=base.epoch + 1,
             writer=self.writer,
@@ -263,7 +302,7 @@ class _Attempt:
 
     def on(self, table: Table) -> Table | None:
         """Sends the commit on this base; None: ask again, on a fresh base."""
-        base = recorded_marker(table.metadata)
+        base = self._intent.base(table.metadata)
         if has_landed(self._intent, table.metadata, base, self._snapshot_id):
             reach("commit.landed")
             return table
@@ -301,7 +340,7 @@ class _Attempt:
 
     def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
         """The updates and requirements of one snapshot on top of this base."""
-        summary = marker_to_summary(marker)
+        summary = {**marker_to_summary(marker), **self._intent.notes}
         growth = self._intent.staged.growth if self._intent.staged else None
         base = _Base(table, growth)
         producer = base.update_snapshot(
@@ -355,38 +394,3 @@ def _refuse_backwards(base: Marker, new: Marker) -> None:
             f"{topic}[{partition}] would go back from {base.positions.at(behind[0])} "
             f"to {new.positions.at(behind[0])}: start again from the recorded positions"
         )
-
-
-def refuse_recreated(
-    recorded: tuple[TopicIdentity, ...], actual: tuple[TopicIdentity, ...]
-) -> None:
-    """Refuses a topic that lives under its old name with another identity (rule 9).
-
-    Topics that only one side knows are fine: a table may gain topics, and lose them.
-
-    Raises:
-        TopicRecreated: names the topic.
-    """
-    now = {identity.topic: identity for identity in actual}
-    for then in recorded:
-        if now.get(then.topic, then) != then:
-            raise TopicRecreated(
-                f"topic {then.topic!r} is not the topic whose records the table holds: it was "
-                f"deleted and created again, or belongs to another cluster; its offsets mean "
-                f"other records now, so feed it into a new table"
-            )
-
-
-def _same_place(one: Marker, other: Marker) -> bool:
-    return (
-        one.positions.same_as(other.positions)
-        and one.epoch == other.epoch
-        and one.writer == other.writer
-    )
-
-
-def _difference(recorded: Offsets, expected: Offsets) -> str:
-    for tp in sorted({*recorded, *expected}):
-        if recorded.at(tp) != expected.at(tp):
-            return f"{tp[0]}[{tp[1]}] is at {recorded.at(tp)}, not {expected.at(tp)}"
-    return "none"

@@ -23,6 +23,7 @@
     ├── MarkerLost               no snapshot in reach records the positions: fail closed
     ├── SegmentMissing           a listed live segment is gone under an unchanged manifest
     ├── FileMissing              a data file of a pinned snapshot is gone
+    ├── RepairRefused            a repair would lose or double records without saying so
     ├── Unsupported              the table uses what this version cannot read correctly
     └── LiveFolderInUse          another ingest owns the live folder
 
@@ -175,6 +176,12 @@ class FileMissing(CatalogError):
     """A data file of a pinned snapshot is gone (rule 18)."""
 
     code = "DATA_LOSS"
+
+
+class RepairRefused(CatalogError):
+    """A repair would lose or double records without saying so, or there is nothing to repair."""
+
+    code = "FAILED_PRECONDITION"
 
 
 class Unsupported(CatalogError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from catalog.declaration import ids, schema_id
-from catalog.errors import Fenced, LogGap, MarkerLost
+from catalog.errors import Fenced, LogGap, MarkerLost, SegmentMissing
 from catalog.faults import reach
 from catalog.growth import followed
 from catalog.heads import Head
@@ -169,6 +169,8 @@ class Flusher:
             batches = self._writer.read(tail.segments, first, target)
         except LogGap as error:
             raise StartAgain("the tail does not reach down to the recorded positions") from error
+        except SegmentMissing as error:  # the log still has it (rule 18 is for readers)
+            raise StartAgain(str(error)) from error
         if not sum(batch.num_rows for batch in batches):
             return None
         spec, declared = self._parts.spec, self._writer.newest(tail.segments)
@@ -244,6 +246,7 @@ def has_moved(owner: Marker, known: Head, head: Head, name: TableName) -> bool:
 def _marker(head: Head, name: TableName) -> Marker:
     if head.marker is None:
         raise MarkerLost(
-            f"table {name} records no Kafka positions any more: feed the topic into a new table"
+            f"table {name} records no Kafka positions any more: "
+            f"`k2 repair TABLE --marker-from-rows` finds them again"
         )
     return head.marker

@@ -22,6 +22,9 @@ from catalog.offsets import (
     marker_to_summary,
 )
 
+#: The summary key by which a cherry-picked snapshot names the one that it copies.
+_PICKED_KEY = "source-snapshot-id"
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -43,8 +46,8 @@ class Head:
     schema_id: int
 
 
-def head_of(table: Table, snapshot_id: int | None = None) -> Head:
-    """The head of ``table``, or its state at an older snapshot.
+def head_of(table: Table, snapshot_id: int | None = None, *, marked: bool = True) -> Head:
+    """The head of ``table``, or its state at an older snapshot; without ``marked``, no marker.
 
     Raises:
         VersionGone: the metadata no longer names ``snapshot_id``.
@@ -59,7 +62,7 @@ def head_of(table: Table, snapshot_id: int | None = None) -> Head:
         metadata_location=table.metadata_location,
         table_uuid=str(metadata.table_uuid),
         snapshot_id=None if snapshot is None else snapshot.snapshot_id,
-        marker=recorded_marker(metadata, snapshot_id),
+        marker=recorded_marker(metadata, snapshot_id) if marked else None,
         schema_id=schema_id,
     )
 
@@ -105,22 +108,43 @@ def recorded_marker(metadata: TableMetadata, snapshot_id: int | None = None) -> 
     """
     oldest: Snapshot | None = None
     for snapshot in ancestry(metadata, snapshot_at(metadata, snapshot_id)):
-        if (marker := _marker_of(snapshot)) is not None:
+        if (marker := marker_of(snapshot)) is not None:
             return marker
+        _refuse_picked(metadata, snapshot)
         oldest = snapshot
     missing = None if oldest is None else oldest.parent_snapshot_id
     if snapshot_id is not None and not _is_truncated(oldest):
         return None
     if (copy := metadata.properties.get(MARKER_PROPERTY)) is None:
         return None
-    copied_id, marker = _marker_of_property(copy)
+    copied_id, marker = marker_of_property(copy)
     if missing is None or copied_id != missing:
         raise MarkerLost(
             f"the newest snapshot that recorded Kafka positions, {copied_id}, cannot be shown to "
             f"be the parent of the oldest one that is left: another tool expired or rolled back "
-            f"snapshots; roll the table back to a snapshot that records positions"
+            f"snapshots; roll the table back to a snapshot that records positions, or find them "
+            f"again with `k2 repair TABLE --marker-from-rows`"
         )
     return marker
+
+
+def _refuse_picked(metadata: TableMetadata, snapshot: Snapshot) -> None:
+    """Refuses a cherry-picked commit of ours: its rows came along, its positions did not.
+
+    Read on from older positions, the log would bring the same rows again. Source: Iceberg's
+    CherryPickOperation, which writes a new snapshot unless it can move the branch forward.
+    """
+    if snapshot.summary is None:
+        return
+    if (source := snapshot.summary.additional_properties.get(_PICKED_KEY)) is None:
+        return
+    origin = metadata.snapshot_by_id(int(source)) if source.isdecimal() else None
+    if origin is None or marker_of(origin) is not None:
+        raise MarkerLost(
+            f"snapshot {snapshot.snapshot_id} was cherry-picked from {shorten(source)} and brought "
+            f"its rows without its Kafka positions; roll the table back below it, or find them "
+            f"again with `k2 repair TABLE --marker-from-rows`"
+        )
 
 
 def is_truncated(metadata: TableMetadata) -> bool:
@@ -155,12 +179,22 @@ def marker_property(snapshot_id: int, marker: Marker) -> str:
     return json.dumps({"snapshot-id": snapshot_id, "summary": marker_to_summary(marker)})
 
 
-def _marker_of(snapshot: Snapshot) -> Marker | None:
+def marker_of(snapshot: Snapshot) -> Marker | None:
+    """What this very snapshot records.
+
+    Raises:
+        MarkerLost: it cannot be read.
+    """
     summary = snapshot.summary
     return None if summary is None else marker_from_summary(summary.additional_properties)
 
 
-def _marker_of_property(text: str) -> tuple[int, Marker]:
+def marker_of_property(text: str) -> tuple[int, Marker]:
+    """The inverse of :func:`marker_property`.
+
+    Raises:
+        MarkerLost: it cannot be read.
+    """
     try:
         copy = json.loads(text)
         snapshot_id, marker = int(copy["snapshot-id"]), marker_from_summary(copy["summary"])
@@ -174,5 +208,6 @@ def _marker_of_property(text: str) -> tuple[int, Marker]:
 def _unreadable(text: str) -> MarkerLost:
     return MarkerLost(
         f"the table property {MARKER_PROPERTY} cannot be read ({shorten(text)}): "
-        f"roll the table back to a snapshot that records positions"
+        f"roll the table back to a snapshot that records positions, or find them again with "
+        f"`k2 repair TABLE --marker-from-rows`"
     )

@@ -293,7 +293,8 @@ def _refuse_short_log(published: Offsets, ends: Offsets) -> None:
     for place in ends.behind(published):
         raise LogEndsEarly(
             f"{place[0]}[{place[1]}] ends at offset {ends.at(place)}, below position "
-            f"{published.at(place)} that was published: the broker lost records"
+            f"{published.at(place)} that was published: the broker lost records; restore them, or "
+            f"see `k2 repair TABLE`"
         )
 
 

@@ -101,7 +101,7 @@ def check_bounds(place: Place, position: int, low: int, high: int) -> None:
     if high < position:
         raise LogEndsEarly(
             f"{name_of(place)} ends at offset {high}, below position {position}: the broker lost "
-            "records that the table already holds"
+            "records that the table already holds; restore them, or see `k2 repair TABLE`"
         )
 
 

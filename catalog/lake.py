@@ -19,20 +19,22 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from catalog import data_files
-from catalog.commits import Claim, Flush, Staged, commit, refuse_recreated
+from catalog.commits import Claim, Flush, Intent, Staged, commit
 from catalog.connect import StoreOptions, connect, lake_errors, store_options
 from catalog.creation import create_or_evolve
 from catalog.errors import Unsupported
 from catalog.faults import reach
-from catalog.files import FileIndex, absolute, schema_of
+from catalog.files import FileIndex, schema_of, with_relative_paths
 from catalog.growth import Columns, columns_of, grown, growth, placed
 from catalog.heads import Head, head_of, recorded_marker, snapshot_at
 from catalog.iceberg_schema import plain_schema
-from catalog.listing import located_tables
-from catalog.offsets import Marker, Offsets, TopicIdentity
+from catalog.listing import all_namespaces, located_tables
+from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.rereading import FileRequest, Rereading
+from catalog.schemas import OFFSET, PARTITION, TOPIC
 from catalog.shapes import Group
 from catalog.spec import TableName, TableSpec
+from catalog.tallies import tallies_of
 from catalog.versions import Version, Versions, snapshots_table
 
 __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
@@ -72,7 +74,7 @@ class Lake:
     def namespaces(self) -> list[str]:
         """All namespaces, dotted, sorted, the inner ones too."""
         with lake_errors("listing namespaces"):
-            return sorted(".".join(levels) for levels in self._namespaces(()))
+            return sorted(".".join(levels) for levels in all_namespaces(self._catalog))
 
     def tables(self, namespace: str) -> list[TableName]:
         """The tables of one namespace, sorted.
@@ -101,15 +103,15 @@ class Lake:
         with lake_errors(f"looking for {name}"):
             return self._catalog.table_exists((*name.namespace.split("."), name.table))
 
-    def head(self, name: TableName, *, snapshot_id: int | None = None) -> Head:
-        """A fresh look at the table, or at one of its older snapshots (rule 2).
+    def head(self, name: TableName, *, snapshot_id: int | None = None, marked: bool = True) -> Head:
+        """A fresh look at the table, or an older snapshot (rule 2); not ``marked``: no marker.
 
         Raises:
             TableNotFound, LakeUnavailable: as they say.
             MarkerLost: the table's positions cannot be proved.
             VersionGone: ``snapshot_id`` is expired.
         """
-        return head_of(self._load(name), snapshot_id)
+        return head_of(self._load(name), snapshot_id, marked=marked)
 
     def ensure_table(
         self, spec: TableSpec, arrow_schema: pa.Schema, first: pa.Schema | None = None
@@ -209,6 +211,7 @@ class Lake:
             table_uuid=str(table.metadata.table_uuid),
             spec_id=table.metadata.default_spec_id,
             growth=change,
+            tallies=tallies_of(rows, TOPIC, PARTITION, OFFSET),
         )
 
     def commit(
@@ -223,8 +226,7 @@ class Lake:
             new: what the snapshot records; the gc number is taken from the base.
 
         Returns:
-            The head at, or after, the snapshot: when the catalog's answer was lost or came late,
-            snapshots of others may already stand above it.
+            The head at, or (after a lost or late answer) above, the snapshot.
 
         Raises:
             Fenced: positions or epoch are not the expected ones, or would go back, or the files
@@ -233,7 +235,10 @@ class Lake:
             TopicRecreated: ``new`` names other topics.
             LakeUnavailable: nothing was sent, or the catalog refused it.
         """
-        intent = Flush(staged, expected, new)
+        return self.apply(name, Flush(staged, expected, new))
+
+    def apply(self, name: TableName, intent: Intent) -> Head:
+        """Commits any other intent as :meth:`commit` does its own."""
         table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         return head_of(self._versions.remember(name, table))
 
@@ -342,6 +347,10 @@ class Lake:
             raise Unsupported(f"table {name} has equality deletes, which cannot be read yet")
         return self._read(name, version, request)
 
+    def version(self, name: TableName, metadata_location: str) -> Version:
+        """A version as it was written and its store, for whoever proves or repairs a table."""
+        return self._versions.at(name, metadata_location, None)
+
     def _read(
         self, name: TableName, version: Version, request: FileRequest
     ) -> Iterator[pa.RecordBatch]:
@@ -354,7 +363,7 @@ class Lake:
         Returns:
             committed_at timestamp[us, UTC]!, snapshot_id int64!, parent_id int64, operation utf8,
             added_rows, deleted_rows, total_rows, added_files, deleted_files, total_files,
-            total_delete_files int64, positions utf8 (JSON, where it carries a marker), epoch int64.
+            total_delete_files int64, positions, repair utf8 (JSON, where there are), epoch int64.
         """
         return snapshots_table(self._versions.at(name, metadata_location, None).metadata)
 
@@ -362,12 +371,8 @@ class Lake:
         self, name: TableName, snapshot_id: int | None, metadata_location: str
     ) -> pa.Table:
         """:meth:`entries` for people: paths relative to the table, null where they lie outside."""
-        table = self.entries(name, snapshot_id, metadata_location)
-        root = absolute(self.location(name, metadata_location)).rstrip("/") + "/"
-        inside = pc.starts_with(table["path"], root)
-        relative = pc.utf8_slice_codeunits(table["path"], len(root))
-        paths = pc.if_else(inside, relative, pa.scalar(None, pa.string()))
-        return table.set_column(0, "path", paths)
+        entries = self.entries(name, snapshot_id, metadata_location)
+        return with_relative_paths(entries, self.location(name, metadata_location))
 
     def location(self, name: TableName, metadata_location: str) -> str:
         """Where the table's files lie, as Iceberg records it (never shown to clients)."""
@@ -382,11 +387,6 @@ class Lake:
             Unsupported: a store that the engine cannot read natively yet.
         """
         return store_options(self._versions.store(name).properties, path)
-
-    def _namespaces(self, parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        for levels in self._catalog.list_namespaces(parent):
-            yield levels
-            yield from self._namespaces(levels)
 
     def _load(self, name: TableName) -> Table:
         with lake_errors(f"loading table {name}"):

@@ -7,11 +7,20 @@ a time (10,000 tables: 16 seconds).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from sqlalchemy import select
 
 from catalog.spec import TableName
+
+
+def all_namespaces(catalog: Catalog, parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every namespace below ``parent``, the inner ones too."""
+    for levels in catalog.list_namespaces(parent):
+        yield levels
+        yield from all_namespaces(catalog, levels)
 
 
 def located_tables(catalog: Catalog) -> dict[TableName, str] | None:

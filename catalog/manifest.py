@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from functools import lru_cache
@@ -19,6 +20,9 @@ from catalog.spec import TableName
 
 #: Moves when a reader of the old form would misread the new one.
 FORMAT = 1
+
+#: The manifest's last entry: the CRC of all that stands before it.
+_CHECK = b',"crc":'
 
 State = Literal["running", "catching_up", "paused", "stopped"]
 _STATES: dict[str, State] = {state: state for state in get_args(State)}
@@ -111,7 +115,8 @@ class Manifest:
             },
             separators=(",", ":"),
         )
-        return f'{head[:-1]},"segments":[{",".join(listed.values())}]}}'.encode()
+        text = f'{head[:-1]},"segments":[{",".join(listed.values())}]'.encode()
+        return b"%b%b%d}" % (text, _CHECK, zlib.crc32(text))
 
     @classmethod
     def from_json(cls, text: bytes, known: Mapping[str, Segment] | None = None) -> Manifest:
@@ -126,7 +131,7 @@ class Manifest:
         """
         known = known or {}
         try:
-            item = _of_this_format(json.loads(text))
+            item = _of_this_format(json.loads(_unharmed(text)))
             return cls(
                 table=TableName.parse(item["table"]),
                 table_uuid=item["table_uuid"],
@@ -162,6 +167,14 @@ def schema_key(schema: pa.Schema) -> str:
     return hashlib.blake2b(schema.serialize().to_pybytes(), digest_size=8).hexdigest()
 
 
+def _unharmed(text: bytes) -> bytes:
+    """The content, if its checksum, its last entry, is right; older ones have none."""
+    body, found, check = text.rpartition(_CHECK)
+    if found and check != b"%d}" % zlib.crc32(body):
+        raise ValueError("the checksum is another")
+    return text
+
+
 def _of_this_format(item: Any) -> Any:
     if item["format"] != FORMAT:
         raise ValueError(f"format {item['format']} instead of {FORMAT}")
@@ -174,32 +187,24 @@ def _log_items(log: tuple[LogBounds, ...]) -> list[tuple[object, ...]]:
 
 
 def _segment_json(segment: Segment) -> str:
-    """``["file",rows,bytes,created_us,{"topic":[[partition,first,next,row_first,row_next],…]}]``.
-
-    A sixth element says the declaration, where one is told.
-    """
+    """``["file",rows,bytes,created_us,{"topic":[[partition,first,…],…]},"declaration",checksum]``."""
     topics: dict[str, list[tuple[int, int, int, int, int]]] = {}
     for part in segment.parts:
         numbers = (part.partition, part.first, part.next, part.row_first, part.row_next)
         topics.setdefault(part.topic, []).append(numbers)
-    fields: tuple[object, ...] = (
-        segment.file,
-        segment.rows,
-        segment.bytes,
-        segment.created_us,
-        topics,
-        *((segment.declared,) if segment.declared else ()),
-    )
+    size, made, declared = segment.bytes, segment.created_us, segment.declared
+    fields = (segment.file, segment.rows, size, made, topics, declared, segment.checksum)
     return json.dumps(fields, separators=(",", ":"))
 
 
-def _segment_from(
+def _segment_from(  # noqa: PLR0913, PLR0917  # one parameter per entry of the list
     file: str,
     rows: int,
     size: int,
     created_us: int,
     topics: Mapping[str, list[tuple[int, int, int, int, int]]],
     declared: str = "",
+    checksum: int | None = None,
 ) -> Segment:
     parts = tuple(Part(topic, *numbers) for topic, items in topics.items() for numbers in items)
-    return Segment(file, rows, size, parts, created_us, declared)
+    return Segment(file, rows, size, parts, created_us, declared, checksum)

@@ -86,13 +86,13 @@ def map_segment(folder: Path, segment: Segment) -> pa.RecordBatch:
     """
     name = f"live segment {Path(segment.file).stem}"
     try:
-        batch = map_file(folder / segment.file, segment.bytes)
+        batch = map_file(folder / segment.file, segment.bytes, segment.checksum)
     except FileNotFoundError as error:
         raise SegmentMissing(f"{name} is gone; plan the statement again") from error
     except pa.ArrowInvalid as error:
-        raise SegmentMissing(f"{name} is damaged; restart the ingest to rebuild it") from error
+        raise SegmentMissing(f"{name} is damaged; the ingest reads the log again") from error
     except OSError as error:
         raise NotReady(f"{name} cannot be opened: {error.strerror}; try again") from error
     if batch.num_rows != segment.rows:
-        raise SegmentMissing(f"{name} is damaged; restart the ingest to rebuild it")
+        raise SegmentMissing(f"{name} is damaged; the ingest reads the log again")
     return batch

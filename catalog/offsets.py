@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from catalog.errors import MarkerLost, shorten
+from catalog.errors import MarkerLost, TopicRecreated, shorten
+from catalog.tallies import Tallies
 
 #: A partition of a topic: (topic, partition).
 TopicPartition = tuple[str, int]
@@ -69,6 +70,13 @@ class Offsets(Mapping[TopicPartition, int]):
         """The partitions that stand below their position in ``other``."""
         return tuple(tp for tp, position in other.items() if self.at(tp) < position)
 
+    def difference(self, expected: Offsets) -> str:
+        """The first partition that stands elsewhere than expected, in words."""
+        for tp in sorted({*self, *expected}):
+            if self.at(tp) != expected.at(tp):
+                return f"{tp[0]}[{tp[1]}] is at {self.at(tp)}, not {expected.at(tp)}"
+        return "none"
+
     def to_json(self) -> dict[str, dict[str, int]]:
         """``{"topic": {"0": next}}``, the form kept in summaries, manifests and tickets."""
         nested: dict[str, dict[str, int]] = {}
@@ -110,6 +118,8 @@ class Marker:
         writer: a random id of the writer that owns the epoch.
         schema_id: registry id of the schema that the rows were declared by.
         gc: the gc number, moved by orphan removal (rule 8).
+        tallies: how many rows the table holds of each partition, and a checksum of their offsets.
+            Partitions of a table that was written before tallies were kept may lack one.
     """
 
     positions: Offsets
@@ -118,6 +128,12 @@ class Marker:
     writer: str
     schema_id: int
     gc: int = 0
+    tallies: Tallies = field(default_factory=Tallies)
+
+    def same_place(self, other: Marker) -> bool:
+        """Whether both have one owner and stand at the same positions."""
+        owner = (self.epoch, self.writer) == (other.epoch, other.writer)
+        return owner and self.positions.same_as(other.positions)
 
     def moved_to(self, positions: Offsets) -> Marker:
         """The same owner's marker at other positions."""
@@ -132,6 +148,10 @@ _PREFIX = "k2."
 POSITIONS_KEY = _PREFIX + "positions"
 #: Table property that holds a copy of the newest marker with its snapshot's id (rule 2).
 MARKER_PROPERTY = _PREFIX + "marker"
+#: The summary key of the tallies; absent in snapshots from before they were kept.
+TALLIES_KEY = _PREFIX + "rows"
+#: The summary key that says what `k2 repair` did in a snapshot, as JSON.
+REPAIR_KEY = _PREFIX + "repair"
 
 
 def marker_to_summary(marker: Marker) -> dict[str, str]:
@@ -144,6 +164,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         _PREFIX + "writer": marker.writer,
         _PREFIX + "schema-id": str(marker.schema_id),
         _PREFIX + "gc": str(marker.gc),
+        TALLIES_KEY: _dumps(marker.tallies.to_json()),
     }
 
 
@@ -163,12 +184,34 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             writer=summary[_PREFIX + "writer"],
             schema_id=int(summary[_PREFIX + "schema-id"]),
             gc=int(summary[_PREFIX + "gc"]),
+            tallies=Tallies.from_json(json.loads(summary.get(TALLIES_KEY, "{}"))),
         )
     except MALFORMED as error:
         raise MarkerLost(
             f"the Kafka positions in a snapshot's summary cannot be read "
-            f"({shorten(summary[POSITIONS_KEY])}): repair the table before it is written again"
+            f"({shorten(summary[POSITIONS_KEY])}): `k2 repair TABLE` shows how to go on"
         ) from error
+
+
+def refuse_recreated(
+    recorded: tuple[TopicIdentity, ...], actual: tuple[TopicIdentity, ...]
+) -> None:
+    """Refuses a topic that lives under its old name with another identity (rule 9).
+
+    Topics that only one side knows are fine: a table may gain topics, and lose them.
+
+    Raises:
+        TopicRecreated: names the topic.
+    """
+    now = {identity.topic: identity for identity in actual}
+    for then in recorded:
+        if now.get(then.topic, then) != then:
+            raise TopicRecreated(
+                f"topic {then.topic!r} is not the topic whose records the table holds: it was "
+                f"deleted and created again, or belongs to another cluster; its offsets mean "
+                f"other records now, so feed it into a new table; if they mean the same ones (a "
+                f"moved or restored cluster), `k2 repair TABLE --same-topic`"
+            )
 
 
 def _dumps(value: object) -> str:

@@ -119,6 +119,7 @@ class Segment:
             the time of its oldest input.
         declared: which declaration its rows follow (``catalog.manifest.schema_key``); "": that of
             every manifest that lists it.
+        checksum: of the file, by catalog/ipcfile.py; None: written before there was one.
     """
 
     file: str
@@ -127,3 +128,4 @@ class Segment:
     parts: tuple[Part, ...]
     created_us: int
     declared: str = ""
+    checksum: int | None = None

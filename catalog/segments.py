@@ -25,7 +25,7 @@ from catalog import faults
 from catalog.cuts import cut, joined, parts_of
 from catalog.errors import LogEndsEarly, NotReady
 from catalog.folderlock import FolderLock
-from catalog.ipcfile import write_file
+from catalog.ipcfile import checksum_of, write_file
 from catalog.manifest import Manifest, schema_key
 from catalog.mapped import Declarations, lineage, map_segment
 from catalog.offsets import Offsets, TopicPartition
@@ -248,8 +248,8 @@ class LiveWriter:
     ) -> Segment:
         name = f"{self._run}-{next(self._numbers):08d}.arrow"
         size = write_file(batch, self._path / name)
-        file = f"{self._table}/{name}"
-        return Segment(file, batch.num_rows, size, parts, created_us, declared)
+        file, made = f"{self._table}/{name}", checksum_of(self._path / name)
+        return Segment(file, batch.num_rows, size, parts, created_us, declared, made)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from catalog.errors import (
     LogEndsEarly,
     LogGap,
     SchemaChanged,
+    SegmentMissing,
     SpecRefused,
     TopicRecreated,
     Unavailable,
@@ -97,7 +98,7 @@ class Run:
             raise TopicRecreated(
                 f"topic {names} was deleted and created again while it was read, or its brokers "
                 "belong to another cluster now: its offsets mean other records; feed it into a "
-                "new table"
+                "new table, or see `k2 repair TABLE`"
             )
 
     def troubled(self, where: str, trouble: CatalogError) -> None:
@@ -281,7 +282,12 @@ class Tailing:
                 self._merge.clear()
                 continue
             with run.publication.using(group):
-                run.publication.replace(group, run.writer.merge(group))
+                try:
+                    merged = run.writer.merge(group)
+                except SegmentMissing as error:  # the next flush meets it and starts again
+                    run.troubled("live", error)
+                    return
+                run.publication.replace(group, merged)
                 run.publication.publish()
             reach("merge.published")
 

@@ -19,7 +19,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from catalog.connect import lake_errors
 from catalog.errors import FileMissing, TableNotFound, VersionGone
-from catalog.offsets import POSITIONS_KEY
+from catalog.offsets import POSITIONS_KEY, REPAIR_KEY
 from catalog.spec import TableName
 
 #: Parsed metadata files that are kept; each holds its table's whole list of snapshots.
@@ -45,6 +45,7 @@ SNAPSHOTS_SCHEMA = pa.schema(
         *(pa.field(name, pa.int64()) for name in _COUNTS),
         pa.field("positions", pa.string()),
         pa.field("epoch", pa.int64()),
+        pa.field("repair", pa.string()),
     ]
 )
 
@@ -141,6 +142,7 @@ def _snapshot_row(snapshot: Snapshot) -> dict[str, int | str | None]:
         **counts,
         "positions": extra.get(POSITIONS_KEY),
         "epoch": _number(extra.get("k2.epoch")),
+        "repair": extra.get(REPAIR_KEY),
     }
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, BinaryIO, NoReturn
 
 import typer
 
+from flight_server import upkeep
 from flight_server.child import run
 from flight_server.exits import MEANINGS, ExitCode
 from flight_server.lean import without_pandas
@@ -288,6 +289,10 @@ def doctor(path: Config = None, *, as_json: Json = False) -> None:
         return ExitCode.OK if healthy else ExitCode.FAILED
 
     _leave(examine_all)
+
+
+app.command()(upkeep.verify)
+app.command()(upkeep.repair)
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}

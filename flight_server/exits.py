@@ -13,6 +13,8 @@ class ExitCode(IntEnum):
     FAILED = 1
     #: Wrong arguments.
     USAGE = 2
+    #: `k2 verify` found nothing wrong, and could not prove everything.
+    UNPROVED = 3
     #: A broker, registry, catalog or server cannot be reached.
     UNAVAILABLE = 69
     #: A defect of ours.
@@ -28,6 +30,7 @@ MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "a statement failed, or a check found something wrong",
     ExitCode.USAGE: "wrong arguments",
+    ExitCode.UNPROVED: "nothing wrong was found, but not everything could be checked",
     ExitCode.UNAVAILABLE: "a broker, registry, catalog or server cannot be reached",
     ExitCode.INTERNAL: "a defect of K2 Flight",
     ExitCode.CONFIG: "wrong configuration, table declaration or installed version",

@@ -94,7 +94,19 @@ def test_a_wrong_configuration_ends_a_command_at_once(tmp_path: Path, command: s
     assert "Traceback" not in done.stderr
 
 
-COMMANDS = ("demo", "serve", "ingest", "config", "version", "sql", "feed", "doctor", "hash")
+COMMANDS = (
+    "demo",
+    "serve",
+    "ingest",
+    "config",
+    "version",
+    "sql",
+    "feed",
+    "doctor",
+    "verify",
+    "repair",
+    "hash",
+)
 
 
 def test_help_lists_commands_and_exit_codes(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_an_incomplete_marker_fails_closed(key: str) -> None:
     """Rule 2: positions without their owner are never taken for anybody's."""
     summary = marker_to_summary(marker(Offsets({A0: 1})))
     del summary[f"k2.{key}"]
-    with pytest.raises(MarkerLost, match="repair the table"):
+    with pytest.raises(MarkerLost, match="k2 repair TABLE"):
         marker_from_summary(summary)
 
 
@@ -110,7 +110,7 @@ def test_an_incomplete_marker_fails_closed(key: str) -> None:
 def test_a_damaged_marker_fails_closed(key: str, damage: str) -> None:
     """Rule 2: positions that cannot be read are never taken for no positions."""
     summary = marker_to_summary(marker(Offsets({A0: 1}))) | {f"k2.{key}": damage}
-    with pytest.raises(MarkerLost, match="repair the table"):
+    with pytest.raises(MarkerLost, match="k2 repair TABLE"):
         marker_from_summary(summary)
 
 

@@ -21,7 +21,7 @@ from support_flight import KEY, Numbers
 from catalog.avro import RecordOf, RegistrySchema, parse_record
 from catalog.decode import Decoder
 from catalog.errors import CatalogError
-from catalog.heads import _marker_of_property
+from catalog.heads import marker_of_property
 from catalog.manifest import Manifest
 from catalog.offsets import POSITIONS_KEY, marker_from_summary
 from catalog.schemas import declare
@@ -261,7 +261,7 @@ def marker(data: bytes) -> None:
     """Positions in a snapshot's summary, and their copy in a table property."""
     text = data.decode(errors="replace")
     with suppress(CatalogError):
-        _marker_of_property(text)
+        marker_of_property(text)
     keys = ("epoch", "writer", "schema-id", "gc")
     summary = {f"k2.{key}": "1" for key in keys} | {"k2.topics": "[]", POSITIONS_KEY: text}
     with suppress(CatalogError):
