@@ -18,6 +18,7 @@ from bench import (
     latency_lane,
     memory_lane,
     metadata_lane,
+    poison_lane,
     query_lanes,
 )
 from bench.figures import Figure, amount, write
@@ -30,6 +31,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
+    "poison": poison_lane.lane,
 }
 
 

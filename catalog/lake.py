@@ -47,7 +47,7 @@ class Lake:
     def __init__(self, catalog: Catalog) -> None:
         """Wraps an opened catalog; use :meth:`open`."""
         self._catalog = catalog
-        self._versions = Versions(self._load)
+        self._versions = Versions(self.load)
         self._index = FileIndex()
         self._rereading = Rereading()
 
@@ -91,9 +91,8 @@ class Lake:
             LakeUnavailable: the catalog did not answer.
         """
         with lake_errors("listing all tables"):
-            located = located_tables(self._catalog)
-        if located is not None:
-            return located
+            if (located := located_tables(self._catalog)) is not None:
+                return located
         return {name: None for space in self.namespaces() for name in self.tables(space)}
 
     def exists(self, name: TableName) -> bool:
@@ -109,7 +108,7 @@ class Lake:
             MarkerLost: the table's positions cannot be proved.
             VersionGone: ``snapshot_id`` is expired.
         """
-        return head_of(self._load(name), snapshot_id)
+        return head_of(self.load(name), snapshot_id)
 
     def ensure_table(self, spec: TableSpec, arrow_schema: pa.Schema) -> Head:
         """Creates the table where it is missing, adds columns that the declared schema gained.
@@ -162,7 +161,7 @@ class Lake:
             MarkerLost, Fenced, CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
         """
         intent = Claim(topics, writer, schema_id, starts)
-        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         head = head_of(self._versions.remember(name, table))
         if head.marker is not None:
             refuse_recreated(head.marker.topics, topics)
@@ -193,7 +192,7 @@ class Lake:
             LakeUnavailable: the catalog or the store failed; what was written is left behind for
                 orphan removal.
         """
-        table = self._load(name)
+        table = self.load(name)
         metadata, change = table.metadata, None
         if declared is not None and not isinstance(batches, pa.Table):
             change = growth(metadata, declared)
@@ -237,7 +236,7 @@ class Lake:
             LakeUnavailable: nothing was sent, or the catalog refused it.
         """
         intent = Flush(staged, expected, new)
-        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         return head_of(self._versions.remember(name, table))
 
     def entries(
@@ -390,7 +389,8 @@ class Lake:
             yield levels
             yield from self._namespaces(levels)
 
-    def _load(self, name: TableName) -> Table:
+    def load(self, name: TableName) -> Table:
+        """The table as it stands now, in pyiceberg's own terms."""
         with lake_errors(f"loading table {name}"):
             table = self._catalog.load_table((*name.namespace.split("."), name.table))
         return self._versions.remember(name, table)

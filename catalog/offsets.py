@@ -84,6 +84,11 @@ class Offsets(Mapping[TopicPartition, int]):
         )
 
 
+def distance(first: Offsets, last: Offsets) -> int:
+    """Positions from ``first`` up to ``last``, over the partitions of ``last``."""
+    return sum(max(0, position - first.at(tp)) for tp, position in last.items())
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TopicIdentity:
     """What makes a topic the same topic: its id, not its name (rule 9).
@@ -110,6 +115,7 @@ class Marker:
         writer: a random id of the writer that owns the epoch.
         schema_id: registry id of the schema that the rows were declared by.
         gc: the gc number, moved by orphan removal (rule 8).
+        replays: how many replays of dead letters brought rows below the positions.
     """
 
     positions: Offsets
@@ -118,10 +124,15 @@ class Marker:
     writer: str
     schema_id: int
     gc: int = 0
+    replays: int = 0
 
     def moved_to(self, positions: Offsets) -> Marker:
         """The same owner's marker at other positions."""
         return replace(self, positions=positions)
+
+    def written_by(self, writer: str) -> Marker:
+        """The same marker under another writer's id."""
+        return replace(self, writer=writer)
 
 
 #: What parsing JSON of any shape may raise: wrong types and names, numbers beyond every bound,
@@ -144,6 +155,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         _PREFIX + "writer": marker.writer,
         _PREFIX + "schema-id": str(marker.schema_id),
         _PREFIX + "gc": str(marker.gc),
+        _PREFIX + "replays": str(marker.replays),
     }
 
 
@@ -163,6 +175,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             writer=summary[_PREFIX + "writer"],
             schema_id=int(summary[_PREFIX + "schema-id"]),
             gc=int(summary[_PREFIX + "gc"]),
+            replays=int(summary.get(_PREFIX + "replays", "0")),
         )
     except MALFORMED as error:
         raise MarkerLost(
