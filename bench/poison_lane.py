@@ -5,12 +5,14 @@ from __future__ import annotations
 from chaos.site import Layout
 
 from bench.figures import Figure, at_least
-from bench.ingest_lane import FLUSH_AGE_S, FLUSHES, first_publication
+from bench.ingest_lane import FLUSH_AGE_S, first_publication
 from bench.stage import Stage, fill, running, say, set_keys, wait_for
 
 ROWS = 1_000_000
 #: One record in so many is cut off, so that its block is refused.
 EVERY = 10_000
+#: Flushes of the whole: of as many rows as the ingest lane's.
+FLUSHES = 4
 #: Clean and poisoned runs take turns, so that what else happens on the machine meets both.
 TURNS = 2
 
@@ -41,7 +43,7 @@ def _rate(stage: Stage, name: str, rows: int, every: int) -> float:
 
 
 def _site(stage: Stage, name: str, rows: int) -> Layout:
-    layout = stage.site(f"poison-{name}", flush_rows=rows // FLUSHES)
+    layout = stage.site(f"poison-{name}", flush_rows=rows // FLUSHES)  # one commit more in each
     set_keys(layout, flush_age_s=FLUSH_AGE_S)
     with layout.config.open("a") as config:
         config.write('on_error = "dead_letter"\n')
