@@ -18,6 +18,7 @@ from bench import (
     latency_lane,
     memory_lane,
     metadata_lane,
+    poison_lane,
     query_lanes,
     verify_lane,
 )
@@ -32,6 +33,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
     "verify": verify_lane.lane,
+    "poison": poison_lane.lane,
 }
 
 

@@ -34,7 +34,7 @@ def lane(stage: Stage) -> list[Figure]:
     slow = slow_way(stage, layout.topic, stage.scaled(SLOW_ROWS))
     say("ingest: k2 ingest")
     with running(layout, "ingest"):
-        began = _first_publication(layout)
+        began = first_publication(layout)
         visible = wait_for(layout, visible=rows)
         both = wait_for(layout, committed=rows)
     rate = rows / (both - began)
@@ -64,7 +64,7 @@ def lane(stage: Stage) -> list[Figure]:
     ]
 
 
-def _first_publication(layout: Layout) -> float:
+def first_publication(layout: Layout) -> float:
     """The moment the ingest begins to read: its start-up is no part of its rate."""
     limit = time.perf_counter() + 60
     while manifest(layout) is None:

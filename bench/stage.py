@@ -75,8 +75,11 @@ class Stage:
         return layout
 
 
-def fill(broker: Broker, topic: str, rows: int, seed: int = 1) -> float:
-    """Writes ``rows`` trades round robin over the partitions; returns rows/s."""
+def fill(broker: Broker, topic: str, rows: int, seed: int = 1, *, poison_every: int = 0) -> float:
+    """Writes ``rows`` trades round robin over the partitions; returns rows/s.
+
+    With ``poison_every`` one record in so many is cut off.
+    """
     _, records = pool(seed, POOL)
     producer = Producer(
         {
@@ -89,9 +92,12 @@ def fill(broker: Broker, topic: str, rows: int, seed: int = 1) -> float:
     )
     began = time.perf_counter()
     for number in range(rows):
+        record = records[number % POOL]
+        if poison_every and number % poison_every == poison_every // 2:
+            record = record[:-1]
         while True:
             try:
-                producer.produce(topic, records[number % POOL], partition=number % PARTITIONS)
+                producer.produce(topic, record, partition=number % PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.05)

@@ -22,7 +22,7 @@ from itertools import chain, repeat
 
 import numpy as np
 import pyarrow as pa
-from datafusion import DataFrame, SessionConfig, SessionContext
+from datafusion import DataFrame, RecordBatchStream, SessionConfig, SessionContext
 
 from catalog.avro import RecordOf
 from catalog.errors import CatalogError
@@ -31,6 +31,8 @@ from catalog.wire import NONCE_BYTES, block_schema, empty_value, long_bytes, wit
 #: Batch sizes per doubling: a chunk is filled up to the next one (at most 1/8 more records) so
 #: that the plans of all sizes can be kept.
 _SIZES_PER_DOUBLING = 8
+#: Executions of one physical plan.
+_EXECUTIONS = 256
 _SYNC = bytes(16)
 
 
@@ -41,10 +43,12 @@ class Block:
     Attributes:
         columns: one per field, ``rows`` or more long; rows past ``rows`` are filling.
         rows: how many records were given.
+        bytes: of the block, so no value is longer.
     """
 
     columns: tuple[pa.Array, ...]
     rows: int
+    bytes: int = 0
 
 
 class Scratch:
@@ -86,7 +90,7 @@ class BlockReader:
         self._scratch = scratch
         self._header = _header(avro)
         self._empty = empty_value(record)
-        self._plans: dict[int, DataFrame] = {}
+        self._plans: dict[int, _Plan] = {}
         scratch.put(self._header)
         inferred = _context(1).read_avro(scratch.path, file_extension="").schema()
         self._schema = with_type_names(inferred, avro)
@@ -100,6 +104,22 @@ class BlockReader:
 
         Raises:
             CatalogError: the reader failed for a reason that is not in the values.
+        """
+        prefix = self.prefix(values, frame)
+        if prefix is None or prefix.rows < len(values):
+            return None
+        return prefix
+
+    def prefix(self, values: Sequence[bytes | None], frame: bytes) -> Block | None:
+        """The first records of ``values`` that prove themselves, at best all.
+
+        The record after them, where there is one, is not one that the reader accepts.
+
+        Returns:
+            None where nothing is known: the reader stumbled somewhere, or a value is None.
+
+        Raises:
+            CatalogError: as :meth:`read`.
         """
         rows = len(values)
         size = _size(rows + 1)
@@ -115,13 +135,16 @@ class BlockReader:
             batch = self._first_batch(size)
         finally:
             self._scratch.clear()
-        if batch is None or not _all_are(batch, nonce, frame, size):
+        if batch is None or batch.num_rows != size:
             return None
-        return Block(tuple(batch.columns[2:]), rows)
+        matching = _matching(batch, nonce, frame)
+        # A record is proved by the nonce after it.
+        proved = rows if matching == size else min(rows, max(0, matching - 1))
+        return Block(tuple(batch.columns[2:]), proved, len(data))
 
     def _first_batch(self, size: int) -> pa.RecordBatch | None:
         """One batch; the stream is dropped when this returns."""
-        stream = self._plan(size).execute_stream()
+        stream = self._stream(size)
         try:
             return next(stream).to_pyarrow()
         except StopIteration as error:
@@ -136,19 +159,41 @@ class BlockReader:
                 return None
             raise
 
-    def _plan(self, size: int) -> DataFrame:
-        """The plan whose batches hold ``size`` records; contexts fix the batch size."""
-        if size not in self._plans:
-            self._plans[size] = _context(size).read_avro(
-                self._scratch.path, schema=self._schema, file_extension=""
-            )
-        return self._plans[size]
+    def _stream(self, size: int) -> RecordBatchStream:
+        """The block's batches of ``size`` records; contexts fix the batch size."""
+        plan = self._plans.get(size)
+        if plan is None:
+            context = _context(size)
+            frame = context.read_avro(self._scratch.path, schema=self._schema, file_extension="")
+            plan = self._plans[size] = _Plan(context, frame)
+        return plan.stream()
+
+
+class _Plan:
+    """Reads the file again and again by one physical plan: making it takes half of a small read.
+
+    A plan keeps the figures of all its executions, so it is made anew after some.
+    """
+
+    def __init__(self, context: SessionContext, frame: DataFrame) -> None:
+        self._context, self._frame = context, frame
+        self._plan = frame.execution_plan()
+        self._left = _EXECUTIONS
+
+    def stream(self) -> RecordBatchStream:
+        """The file as it is now."""
+        if not self._left:
+            self._plan, self._left = self._frame.execution_plan(), _EXECUTIONS
+        self._left -= 1
+        return self._context.execute(self._plan, 0)
 
 
 def _context(batch_rows: int) -> SessionContext:
     config = SessionConfig().with_target_partitions(1).with_batch_size(batch_rows)
     # Nothing to optimise in a scan of one file; a third of a small chunk's time otherwise.
     config = config.set("datafusion.optimizer.max_passes", "0")
+    # Off, or a plan hands its file out once and has nothing to read when it is executed again.
+    config = config.set("datafusion.execution.enable_file_stream_work_stealing", "false")
     return SessionContext(config.set("datafusion.execution.collect_statistics", "false"))
 
 
@@ -158,14 +203,14 @@ def _size(rows: int) -> int:
     return -(-rows >> shift) << shift
 
 
-def _all_are(batch: pa.RecordBatch, nonce: bytes, frame: bytes, size: int) -> bool:
-    if batch.num_rows != size:
-        return False
+def _matching(batch: pa.RecordBatch, nonce: bytes, frame: bytes) -> int:
+    """How many of the batch's first rows carry the nonce and the frame."""
     nonces = np.frombuffer(_fixed_bytes(batch.column(0)), dtype=np.uint64)
     frames = np.frombuffer(_fixed_bytes(batch.column(1)), dtype=np.uint8)
     wanted = np.frombuffer(frame, dtype=np.uint8)
-    same_nonce = bool((nonces == np.frombuffer(nonce, dtype=np.uint64)).all())
-    return same_nonce and bool((frames.reshape(size, -1) == wanted).all())
+    same = nonces == np.frombuffer(nonce, dtype=np.uint64)
+    same &= (frames.reshape(batch.num_rows, -1) == wanted).all(axis=1)
+    return batch.num_rows if same.all() else int(same.argmin())
 
 
 def _fixed_bytes(column: pa.Array) -> memoryview:

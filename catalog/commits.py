@@ -78,6 +78,7 @@ class Staged:
         spec_id: the partition spec that they follow.
         growth: what has to become of the table's schema in the same commit; None: nothing.
         tallies: what they add to the table's; also rejects, which add no row.
+        removed: data files of the table that they take the place of.
     """
 
     files: tuple[DataFile, ...]
@@ -88,6 +89,7 @@ class Staged:
     spec_id: int
     growth: Growth | None = None
     tallies: Tallies = field(default_factory=Tallies)
+    removed: tuple[DataFile, ...] = ()
 
 
 class Intent(Protocol):
@@ -119,7 +121,7 @@ class Intent(Protocol):
         """
 
 
-class _Writing:
+class Writing:
     """What every intent of a writer has in common."""
 
     __slots__ = ()
@@ -135,7 +137,7 @@ class _Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Flush(_Writing):
+class Flush(Writing):
     """Rows and positions of the writer that owns the epoch; no rows: empty progress (rule 3)."""
 
     staged: Staged | None
@@ -148,7 +150,7 @@ class Flush(_Writing):
         return moved and base is not None and base.same_place(self.new)
 
     def marker_on(self, base: Marker | None, metadata: TableMetadata) -> Marker:
-        """The new marker, with the gc number of the base."""
+        """The new marker, with the gc number and the replays of the base."""
         base = _owned(base, self.expected)
         if not base.positions.same_as(self.expected.positions):
             raise Fenced(
@@ -162,7 +164,7 @@ class Flush(_Writing):
         if self.staged is not None:
             self._refuse_stale_files(self.staged, base, metadata)
             tallies = tallies.plus(self.staged.tallies)
-        return replace(self.new, gc=base.gc, tallies=tallies)
+        return replace(self.new, gc=base.gc, replays=base.replays, tallies=tallies)
 
     def _refuse_stale_files(self, staged: Staged, base: Marker, metadata: TableMetadata) -> None:
         if staged.rows and self.new.positions.same_as(base.positions):
@@ -182,7 +184,7 @@ class Flush(_Writing):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim(_Writing):
+class Claim(Writing):
     """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5)."""
 
     topics: tuple[TopicIdentity, ...]
@@ -341,15 +343,18 @@ class _Attempt:
     def _build(self, table: Table, marker: Marker):  # type: ignore[no-untyped-def] # noqa: ANN202 - pyiceberg's own tuple types
         """The updates and requirements of one snapshot on top of this base."""
         summary = {**marker_to_summary(marker), **self._intent.notes}
-        growth = self._intent.staged.growth if self._intent.staged else None
+        staged = self._intent.staged
+        growth = staged.growth if staged else None
         base = _Base(table, growth)
-        producer = base.update_snapshot(
-            snapshot_properties=summary, branch=MAIN_BRANCH
-        ).fast_append()
+        update = base.update_snapshot(snapshot_properties=summary, branch=MAIN_BRANCH)
+        replaces = staged is not None and bool(staged.removed)
+        producer = update.overwrite() if replaces else update.fast_append()
         self._snapshot_id = self._snapshot_id or producer.snapshot_id
         producer._snapshot_id = self._snapshot_id  # noqa: SLF001 - stable over all attempts
-        for file in self._intent.staged.files if self._intent.staged else ():
+        for file in staged.files if staged else ():
             producer.append_data_file(file)
+        for file in staged.removed if staged else ():
+            producer.delete_data_file(file)
         with lake_errors("writing a commit's manifests"):
             updates, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
         properties = {MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}

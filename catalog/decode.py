@@ -2,9 +2,9 @@
 
 A chunk is read as one block (``catalog.blocks``) of the schema that its first value names. If the
 nonces do not prove that every value is exactly one such record, the chunk is split by a vectorised
-compare of the frames, each schema's values are read as a block of their own, and only a block that
-is refused again is looked through record by record (``catalog.strict``). So no row is ever made of
-another record's bytes, and a bad record costs itself only.
+compare of the frames, each schema's values are read as a block of their own, and from a block that
+is refused again the good records are saved (``catalog.salvage``). So no row is ever made of another
+record's bytes, and a bad record costs itself only.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from catalog.blocks import Block, BlockReader, Scratch
 from catalog.columns import Fault, convert_all
 from catalog.declaration import bare, by_schema
 from catalog.declaration import schema_id as declared_id
-from catalog.errors import CatalogError, SchemaChanged, SchemaRefused, SchemaUnknown
+from catalog.errors import SchemaChanged, SchemaRefused, SchemaUnknown
 from catalog.evolution import Resolver, Sources, declaration, evolved
 from catalog.faults import reach
 from catalog.fills import default_array
-from catalog.records import Chunk, Decoded, Reject
+from catalog.frames import Bad, chosen, split
+from catalog.records import Chunk, Decoded, Reject, RejectKind
 from catalog.registry import SchemaRegistry
+from catalog.salvage import Salvage
 from catalog.schemas import (
     OFFSET,
     PARTITION,
@@ -39,7 +41,6 @@ from catalog.schemas import (
     topic_record,
 )
 from catalog.spec import TableSpec
-from catalog.strict import MalformedError, plain_record
 from catalog.wire import FRAME_BYTES
 
 __all__ = ["Decoded", "Decoder"]
@@ -61,15 +62,6 @@ class _Writer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bad:
-    """A record of a chunk that is no row."""
-
-    row: int
-    schema_id: int | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Part:
     """The rows that one schema's records became.
 
@@ -80,7 +72,7 @@ class _Part:
 
     columns: list[pa.Array]
     rows: _Rows
-    bad: tuple[_Bad, ...] = ()
+    bad: tuple[Bad, ...] = ()
 
 
 class _Grown(Exception):
@@ -128,8 +120,9 @@ class Decoder:
         with suppress(_Grown):  # compiled at its first record, then
             self._writer(declared.schema_id)
         self._grows = grows
-        # Whether the last chunk held several schemas: then the next one is split at once.
-        self._mixed = False
+        # Whether the last chunk held several schemas, or a block that was refused: then the next
+        # one is split at once, or read carefully at once.
+        self._mixed = self._careful = False
 
     @property
     def declaration(self) -> pa.Schema:
@@ -148,8 +141,8 @@ class Decoder:
         reach("decode.before")
         while True:
             try:
-                whole = None if self._mixed else self._whole(chunk.values)
-                decoded = self._assemble(chunk, [whole] if whole else self._parts(chunk.values))
+                parts = self._whole(chunk.values) or self._parts(chunk.values)
+                decoded = self._assemble(chunk, parts)
             except _Grown:  # at most once for each schema id of the chunk
                 continue
             reach("decode.after")
@@ -161,14 +154,16 @@ class Decoder:
         To be called when :meth:`decode` has raised SchemaChanged: the records before the boundary
         are rows like any others. Positions end in front of the first such record.
         """
-        ids, _ = _split(chunk.values)
+        ids, _ = split(chunk.values, self._spec.max_value_bytes)
         for number in {i for i in ids.tolist() if i >= 0} - self._refused.keys():
             with suppress(SchemaChanged, SchemaUnknown, _Grown):
                 self._writer(number)
         return before(chunk, np.isin(ids, list(self._refused)))
 
-    def _whole(self, values: Sequence[bytes | None]) -> _Part | None:
+    def _whole(self, values: Sequence[bytes | None]) -> list[_Part] | None:
         """The chunk as one block; None if it is not one."""
+        if self._mixed or self._careful:
+            return None
         frame = (values[0] or b"")[:FRAME_BYTES] if values else b""
         if len(frame) < FRAME_BYTES or frame[0]:
             return None
@@ -177,24 +172,28 @@ class Decoder:
         except SchemaUnknown:
             return None
         block = writer.reader.read(values, writer.frame)
-        return self._part(writer, block, np.arange(len(values))) if block else None
+        if block is None or block.bytes > self._spec.max_value_bytes:
+            return None
+        return [self._part(writer, block, np.arange(len(values)))]
 
     def _parts(self, values: Sequence[bytes | None]) -> list[_Part]:
         """The chunk split by schema id."""
-        ids, bad = _split(values)
+        ids, bad = split(values, self._spec.max_value_bytes)
         known = [i for i in dict.fromkeys(ids.tolist()) if i >= 0]
-        self._mixed = len(known) > 1
+        careful, self._careful = self._careful, False
         parts, unknown = [_Part([], np.empty(0, np.int64), tuple(bad))], 0
         for schema_id in known:
             rows = np.flatnonzero(ids == schema_id)
             writer = self._find(schema_id, ask=unknown < _MAX_UNKNOWN_IDS)
             if isinstance(writer, str):
                 unknown += 1
-                refused = tuple(_Bad(row, schema_id, writer) for row in rows.tolist())
-                parts.append(_Part([], rows[:0], refused))
+                refused = (
+                    Bad(r, RejectKind.UNKNOWN_SCHEMA, schema_id, writer) for r in rows.tolist()
+                )
+                parts.append(_Part([], rows[:0], tuple(refused)))
             else:
-                chosen = [values[row] or b"" for row in rows.tolist()]
-                parts.append(self._group(writer, chosen, rows))
+                parts.append(self._group(writer, chosen(values, rows), rows, careful=careful))
+        self._mixed = len(known) > 1 or any(b.kind == RejectKind.NO_FRAME for b in bad)
         return parts
 
     def _find(self, schema_id: int, *, ask: bool) -> _Writer | str:
@@ -206,42 +205,42 @@ class Decoder:
         except SchemaUnknown as error:
             return f"unknown schema id: {error}"
 
-    def _group(self, writer: _Writer, values: list[bytes], rows: _Rows) -> _Part:
-        """The records of one schema: as a block, else one by one."""
-        block = writer.reader.read(values, writer.frame)
+    def _group(self, writer: _Writer, values: list[bytes], rows: _Rows, *, careful: bool) -> _Part:
+        """The records of one schema: as a block, else what can be saved of it."""
+        block = None if careful else writer.reader.read(values, writer.frame)
         if block is not None:
             return self._part(writer, block, rows)
-        good, plain, bad = [], [], []
-        for row, value in zip(rows.tolist(), values, strict=True):
-            try:
-                plain.append(writer.frame + plain_record(writer.record, value[FRAME_BYTES:]))
-                good.append(row)
-            except MalformedError as error:
-                bad.append(_Bad(row, _writer_id(writer), str(error)))
-        block = writer.reader.read(plain, writer.frame)
-        if block is None:
-            raise CatalogError(
-                f"the block reader refuses {len(plain)} records of schema id {_writer_id(writer)} "
-                f"that are valid one by one"
-            )
-        part = self._part(writer, block, np.array(good, np.int64))
-        return replace(part, bad=(*bad, *part.bad))
+        salvage = Salvage(writer.reader, writer.record, writer.frame)
+        saved = salvage.read(values)
+        self._careful = self._careful or bool(salvage.bad)
+        bad = tuple(
+            Bad(int(rows[at]), RejectKind.MALFORMED, _writer_id(writer), why)
+            for at, why in salvage.bad.items()
+        )
+        if saved is None:
+            return _Part([], rows[:0], bad)
+        return self._part(writer, saved[0], rows[saved[1]], bad)
 
-    def _part(self, writer: _Writer, block: Block, rows: _Rows) -> _Part:
-        """A block's carriers as declared columns, faulty rows taken out."""
+    def _part(self, writer: _Writer, block: Block, rows: _Rows, bad: tuple[Bad, ...] = ()) -> _Part:
+        """A block's carriers as declared columns, faulty rows taken out and added to ``bad``."""
         arrays, faults = convert_all(writer.sources, list(block.columns), len(block.columns[0]))
         arrays = [array.slice(0, block.rows) for array in arrays]
         reasons = _reasons(faults, block.rows)
         if not reasons:
-            return _Part(arrays, rows)
-        bad = tuple(_Bad(int(rows[i]), _writer_id(writer), why) for i, why in reasons.items())
+            return _Part(arrays, rows, bad)
+        schema_id = _writer_id(writer)
+        faulty = (
+            Bad(int(rows[i]), RejectKind.OUT_OF_RANGE, schema_id, why) for i, why in reasons.items()
+        )
         good = np.ones(block.rows, np.bool_)
         good[list(reasons)] = False
-        return _Part([array.filter(pa.array(good)) for array in arrays], rows[good], bad)
+        return _Part(
+            [array.filter(pa.array(good)) for array in arrays], rows[good], (*bad, *faulty)
+        )
 
     def _assemble(self, chunk: Chunk, parts: Sequence[_Part]) -> Decoded:
         columns, rows = self._in_order([p for p in parts if len(p.rows)])
-        metadata = chunk.metadata
+        metadata = chunk.metadata.select(self._metadata.names)
         if len(rows) != metadata.num_rows:
             metadata = metadata.take(pa.array(rows))
         batch = pa.RecordBatch.from_arrays(
@@ -342,34 +341,6 @@ def before(chunk: Chunk, stops: npt.NDArray[np.bool_]) -> Chunk:
     return Chunk(values, metadata.take(pa.array(rows)), tuple(ranges))
 
 
-def _split(values: Sequence[bytes | None]) -> tuple[_Rows, list[_Bad]]:
-    """Per value its schema id, -1 where it has no frame; and why not."""
-    if not values:
-        return np.empty(0, np.int64), []
-    _, ends, data = pa.array(values, pa.large_binary()).buffers()
-    offsets = np.frombuffer(ends, np.int64)[: len(values) + 1]
-    framed = np.diff(offsets) >= FRAME_BYTES
-    ids = np.full(len(values), -1, np.int64)
-    if framed.any():
-        raw = np.frombuffer(data, np.uint8)
-        heads = raw[offsets[:-1][framed][:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
-        numbers = heads[:, 1] << 24 | heads[:, 2] << 16 | heads[:, 3] << 8 | heads[:, 4]
-        ids[framed] = np.where(heads[:, 0] == 0, numbers, -1)
-    return ids, [
-        _Bad(row, None, _unframed(values[row])) for row in np.flatnonzero(ids < 0).tolist()
-    ]
-
-
-def _unframed(value: bytes | None) -> str:
-    if value is None:
-        return "null value (a tombstone): the table has no row to delete by it"
-    if not value:
-        return "empty value"
-    if value[0]:
-        return f"the first byte is {value[0]}, not the 0 of a schema registry's frame"
-    return f"{len(value)} bytes are less than a frame"
-
-
 def _reasons(faults: Sequence[Fault], rows: int) -> dict[int, str]:
     """Row → the first thing that is wrong with it; filling rows past ``rows`` do not count."""
     reasons: dict[int, str] = {}
@@ -379,7 +350,7 @@ def _reasons(faults: Sequence[Fault], rows: int) -> dict[int, str]:
     return reasons
 
 
-def _rejects(bad: Sequence[_Bad], metadata: pa.RecordBatch) -> Iterator[Reject]:
+def _rejects(bad: Sequence[Bad], metadata: pa.RecordBatch) -> Iterator[Reject]:
     if not bad:
         return
     where = metadata.select([TOPIC, PARTITION, OFFSET]).take(
@@ -391,6 +362,7 @@ def _rejects(bad: Sequence[_Bad], metadata: pa.RecordBatch) -> Iterator[Reject]:
             topic=place[TOPIC],
             partition=place[PARTITION],
             offset=place[OFFSET],
+            kind=record.kind,
             schema_id=record.schema_id,
             reason=record.reason,
         )

@@ -6,6 +6,7 @@
     ├── SchemaChanged            records carry a schema that the running table cannot hold
     ├── SchemaConflict           another tool changed the Iceberg table in a way that conflicts
     ├── PoisonRecord             one record that cannot be decoded
+    │   └── TooManyRejects       more of them than the table's declaration lets pass
     ├── SpecRefused              a table's declaration contradicts itself or the table
     ├── Unavailable              (retriable) a service did not answer in time
     │   ├── RegistryUnavailable
@@ -81,6 +82,10 @@ class PoisonRecord(CatalogError):
     """One record cannot be decoded; names topic, partition, offset and schema id."""
 
     code = "FAILED_PRECONDITION"
+
+
+class TooManyRejects(PoisonRecord):
+    """So many records cannot be decoded that the topic is wrong, not a record."""
 
 
 class SpecRefused(CatalogError):

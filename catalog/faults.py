@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 
-#: Every place, in the order in which a record meets them.
+#: Every place, in the order in which a good record meets them.
 KILL_POINTS = (
     "decode.before",
     "decode.after",
@@ -27,13 +27,16 @@ KILL_POINTS = (
     "trim.half",
 )
 
+#: Places that only records meet which cannot be decoded.
+POISON_POINTS = ("letters.committed", "replay.rows_committed", "replay.letters_taken_off")
+
 
 class _Countdown:
     """Counts one kill point down; any thread may reach it."""
 
     def __init__(self, setting: str) -> None:
         name, _, count = setting.partition(":")
-        if name not in KILL_POINTS:
+        if name not in (*KILL_POINTS, *POISON_POINTS):
             raise ValueError(f"K2_KILL_POINT names no kill point: {name!r}")
         self.name = name
         self._left = int(count or "1")

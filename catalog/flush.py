@@ -36,12 +36,14 @@ class Parts:
 
     Attributes:
         verify: raises TopicRecreated unless the topics are who they were (rule 9).
+        record: commits the dead letters below a flush's end; before the flush's own commit.
     """
 
     spec: TableSpec
     live: LiveSpec
     lake: Lake
     verify: Callable[[], None]
+    record: Callable[[Offsets], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Flusher:
 
         None, too, if another commit came first.
 
-        Order: the topics' identities, files, commit, manifest, trim (rules 4, 5, 9, 10).
+        Order: the topics' identities, files, dead letters, commit, manifest, trim (rules 4, 5, 9
+        and 10).
 
         Raises:
             StartAgain: the tail does not continue the head (rule 4).
@@ -112,6 +115,7 @@ class Flusher:
             self._publication.flushed()
             return None
         marker, staged = self._prepared.marker, self._prepared.staged
+        self._record(self._prepared.new.positions)
         try:
             head = self._parts.lake.commit(
                 self._parts.spec.name,
@@ -130,6 +134,14 @@ class Flusher:
         self._publication.trim()
         rows, size = (0, 0) if staged is None else (staged.rows, staged.bytes)
         return Committed(rows, size, time.monotonic() - began)
+
+    def _record(self, target: Offsets) -> None:
+        try:
+            self._parts.record(target)
+        except Fenced as error:
+            self._prepared = None
+            self.look()  # says so where another ingest owns the table
+            raise StartAgain("the dead letter table is not as this ingest left it") from error
 
     def look_when_time(self) -> bool:
         """:meth:`look`, if the last look is ``reload_s`` seconds old; whether it was."""

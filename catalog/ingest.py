@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from catalog.dead_letters import open_rejects, prepare_letters
 from catalog.declaring import continuing_decoder, declared_now
 from catalog.decode import first_declaration
 from catalog.errors import (
@@ -167,6 +168,8 @@ class TableIngest:
             first = first_declaration(declared, spec)
             head = sources.lake.ensure_table(spec, declared.arrow, first)
             decoder = continuing_decoder(declared, head, spec, sources, writer.previous())
+            if spec.on_error == "dead_letter":
+                prepare_letters(sources.lake, spec)
         origin = Origin(
             spec.name,
             topics,
@@ -180,6 +183,8 @@ class TableIngest:
             head = sources.lake.claim(spec.name, topics, sources.writer, declared.schema_id, starts)
             assert head.marker is not None  # noqa: S101 - what a claim is
             publication.claimed(head)
+            rejects, record = open_rejects(sources.lake, spec, head)
+            publication.rejects = rejects.report
             _refuse_short_log(publication.owed, ends)
             reader.assign(head.marker.positions)
         publication.publish()
@@ -192,8 +197,9 @@ class TableIngest:
             writer=writer,
             publication=publication,
             observer=sources.observer,
+            rejects=rejects,
         )
-        parts = Parts(spec, sources.live, sources.lake, run.verify)
+        parts = Parts(spec, sources.live, sources.lake, run.verify, record)
         flusher = Flusher(parts, writer, publication, head.marker)
         _log.info("ingest_begins table=%s epoch=%s", spec.name, head.marker.epoch)
         return _Opened(run, flusher, stack.pop_all().close)

@@ -49,7 +49,7 @@ class Lake:
     def __init__(self, catalog: Catalog) -> None:
         """Wraps an opened catalog; use :meth:`open`."""
         self._catalog = catalog
-        self._versions = Versions(self._load)
+        self._versions = Versions(self.load)
         self._index = FileIndex()
         self._rereading = Rereading()
 
@@ -93,9 +93,8 @@ class Lake:
             LakeUnavailable: the catalog did not answer.
         """
         with lake_errors("listing all tables"):
-            located = located_tables(self._catalog)
-        if located is not None:
-            return located
+            if (located := located_tables(self._catalog)) is not None:
+                return located
         return {name: None for space in self.namespaces() for name in self.tables(space)}
 
     def exists(self, name: TableName) -> bool:
@@ -111,7 +110,7 @@ class Lake:
             MarkerLost: the table's positions cannot be proved.
             VersionGone: ``snapshot_id`` is expired.
         """
-        return head_of(self._load(name), snapshot_id, marked=marked)
+        return head_of(self.load(name), snapshot_id, marked=marked)
 
     def ensure_table(
         self, spec: TableSpec, arrow_schema: pa.Schema, first: pa.Schema | None = None
@@ -161,7 +160,7 @@ class Lake:
             MarkerLost, Fenced, CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
         """
         intent = Claim(topics, writer, schema_id, starts)
-        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         head = head_of(self._versions.remember(name, table))
         if head.marker is not None:
             refuse_recreated(head.marker.topics, topics)
@@ -192,7 +191,7 @@ class Lake:
             LakeUnavailable: the catalog or the store failed; what was written is left behind for
                 orphan removal.
         """
-        table = self._load(name)
+        table = self.load(name)
         metadata, change = table.metadata, None
         if declared is not None and not isinstance(batches, pa.Table):
             change = growth(metadata, declared)
@@ -239,7 +238,7 @@ class Lake:
 
     def apply(self, name: TableName, intent: Intent) -> Head:
         """Commits any other intent as :meth:`commit` does its own."""
-        table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
+        table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         return head_of(self._versions.remember(name, table))
 
     def entries(
@@ -388,7 +387,8 @@ class Lake:
         """
         return store_options(self._versions.store(name).properties, path)
 
-    def _load(self, name: TableName) -> Table:
+    def load(self, name: TableName) -> Table:
+        """The table as it stands now, in pyiceberg's own terms."""
         with lake_errors(f"loading table {name}"):
             table = self._catalog.load_table((*name.namespace.split("."), name.table))
         return self._versions.remember(name, table)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from catalog.declaration import from_text, to_text
 from catalog.errors import CatalogError, NotReady
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
-from catalog.records import LogBounds, Part, Segment
+from catalog.records import LogBounds, Part, RejectCount, Segment
 from catalog.spec import TableName
 
 #: Moves when a reader of the old form would misread the new one.
@@ -55,6 +55,9 @@ class Manifest:
         log: the log's bounds when they were last looked at, by partition.
         older: by :func:`schema_key` the declarations that listed segments, or tickets of a moment
             ago, follow.
+        replays: how many replays of dead letters S has seen; another number, other rows.
+        rejects: one entry per partition that had any; texts are cut, so the size is bounded.
+        letters: how many dead letters are recorded; None: the table keeps none.
     """
 
     table: TableName
@@ -77,6 +80,9 @@ class Manifest:
     live_max_bytes: int = 0
     log: tuple[LogBounds, ...] = ()
     older: Mapping[str, pa.Schema] = field(default_factory=dict)
+    replays: int = 0
+    rejects: tuple[RejectCount, ...] = ()
+    letters: int | None = None
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -112,6 +118,9 @@ class Manifest:
                 "live_max_bytes": self.live_max_bytes,
                 "log": _log_items(self.log),
                 "older": [to_text(schema) for schema in self.older.values()],
+                "replays": self.replays,
+                "rejects": [astuple(count) for count in self.rejects],
+                "letters": self.letters,
             },
             separators=(",", ":"),
         )
@@ -154,6 +163,9 @@ class Manifest:
                 live_max_bytes=item.get("live_max_bytes", 0),
                 log=tuple(LogBounds(*bounds) for bounds in item.get("log", ())),
                 older={schema_key(s): s for s in map(from_text, item.get("older", ()))},
+                replays=item.get("replays", 0),
+                rejects=tuple(RejectCount(*count) for count in item.get("rejects", ())),
+                letters=item.get("letters"),
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,10 @@ class Observer(Protocol):
         """A chunk became a segment of so many rows and bytes."""
         ...
 
+    def rejected(self, table: TableName, counts: Mapping[str, int]) -> None:
+        """A chunk had rejects: how many of each kind; ``tombstone``: passed over."""
+        ...
+
     def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:
         """Rows became visible; ``newest_us`` is the youngest Kafka timestamp among them."""
         ...
@@ -53,6 +58,9 @@ class Unobserved:
     """Nobody watches."""
 
     def consumed(self, table: TableName, rows: int, size_bytes: int) -> None:
+        """Does nothing."""
+
+    def rejected(self, table: TableName, counts: Mapping[str, int]) -> None:
         """Does nothing."""
 
     def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:

@@ -92,6 +92,11 @@ class Offsets(Mapping[TopicPartition, int]):
         )
 
 
+def distance(first: Offsets, last: Offsets) -> int:
+    """Positions from ``first`` up to ``last``, over the partitions of ``last``."""
+    return sum(max(0, position - first.at(tp)) for tp, position in last.items())
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TopicIdentity:
     """What makes a topic the same topic: its id, not its name (rule 9).
@@ -120,6 +125,7 @@ class Marker:
         gc: the gc number, moved by orphan removal (rule 8).
         tallies: how many rows the table holds of each partition, and a checksum of their offsets.
             Partitions of a table that was written before tallies were kept may lack one.
+        replays: how many replays of dead letters brought rows below the positions.
     """
 
     positions: Offsets
@@ -135,9 +141,15 @@ class Marker:
         owner = (self.epoch, self.writer) == (other.epoch, other.writer)
         return owner and self.positions.same_as(other.positions)
 
+    replays: int = 0
+
     def moved_to(self, positions: Offsets) -> Marker:
         """The same owner's marker at other positions."""
         return replace(self, positions=positions)
+
+    def written_by(self, writer: str) -> Marker:
+        """The same marker under another writer's id."""
+        return replace(self, writer=writer)
 
 
 #: What parsing JSON of any shape may raise: wrong types and names, numbers beyond every bound,
@@ -165,6 +177,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         _PREFIX + "schema-id": str(marker.schema_id),
         _PREFIX + "gc": str(marker.gc),
         TALLIES_KEY: _dumps(marker.tallies.to_json()),
+        _PREFIX + "replays": str(marker.replays),
     }
 
 
@@ -185,6 +198,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             schema_id=int(summary[_PREFIX + "schema-id"]),
             gc=int(summary[_PREFIX + "gc"]),
             tallies=Tallies.from_json(json.loads(summary.get(TALLIES_KEY, "{}"))),
+            replays=int(summary.get(_PREFIX + "replays", "0")),
         )
     except MALFORMED as error:
         raise MarkerLost(

@@ -30,6 +30,7 @@ class Pin:
         high: E, where the version ends.
         schema_key: tells declared schemas apart that share a registry id (another declaration of
             the table); "" for a plain table.
+        replays: how many replays of dead letters S has seen: it holds their rows, too.
     """
 
     name: TableName
@@ -42,6 +43,7 @@ class Pin:
     committed: Offsets
     high: Offsets
     schema_key: str = ""
+    replays: int = 0
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -57,6 +59,7 @@ class Pin:
             committed=manifest.committed,
             high=manifest.high,
             schema_key=schema_key(manifest.arrow_schema),
+            replays=manifest.replays,
         )
 
     def on(self, manifest: Manifest) -> Pin:
@@ -81,6 +84,7 @@ class Pin:
             "c": self.committed.to_json(),
             "e": self.high.to_json(),
             "h": self.schema_key,
+            "r": self.replays,
         }
 
     @classmethod
@@ -102,6 +106,7 @@ class Pin:
                 committed=Offsets.from_json(item["c"]),
                 high=Offsets.from_json(item["e"]),
                 schema_key=item["h"],
+                replays=item["r"],
             )
         except MALFORMED as error:
             raise VersionGone(

@@ -15,8 +15,8 @@ from catalog.errors import CatalogError
 from catalog.heads import Head
 from catalog.manifest import Manifest, State
 from catalog.mapped import Told
-from catalog.offsets import Offsets, TopicIdentity
-from catalog.records import LogBounds, Segment
+from catalog.offsets import Offsets, TopicIdentity, distance
+from catalog.records import LogBounds, RejectReport, Segment
 from catalog.segments import LiveWriter
 from catalog.spec import TableName
 
@@ -98,6 +98,8 @@ class Publication:
         self._caught_up = self._paused = False
         self._stopped: CatalogError | None = None
         self._troubles: dict[str, CatalogError] = {}
+        #: What is said about rejects: counts, and how many letters are recorded.
+        self.rejects = RejectReport()
 
     @property
     def head(self) -> Head:
@@ -281,6 +283,9 @@ class Publication:
                 live_max_bytes=self._origin.live_max_bytes,
                 log=self._log,
                 older=self.told.older({one.declared for one in self._segments}),
+                replays=0 if self._head.marker is None else self._head.marker.replays,
+                rejects=self.rejects.counts,
+                letters=self.rejects.letters,
             )
             return self._write(manifest)
 
@@ -328,7 +333,7 @@ class Publication:
         if self._stopped is not None:
             return None  # its error says it
         if self._held is not None:
-            left, whole = (_distance(base, self.owed) for base in (self._end(), self._committed()))
+            left, whole = (distance(base, self.owed) for base in (self._end(), self._committed()))
             return (
                 f"reading again what was published before the restart: {whole - left} of {whole} "
                 "positions; until then answers are what they were"
@@ -339,7 +344,7 @@ class Publication:
                 "goes on when history has taken some of them"
             )
         if not self._caught_up:
-            left = _distance(self._end(), self._origin.ends)
+            left = distance(self._end(), self._origin.ends)
             return f"{left} positions left of what the log held at the start"
         return None
 
@@ -365,11 +370,6 @@ def _saying(manifest: Manifest, state: State, error: CatalogError | None) -> Man
         error_code=None if error is None else error.code,
         error=None if error is None else f"{type(error).__name__}: {error}",
     )
-
-
-def _distance(first: Offsets, last: Offsets) -> int:
-    """Positions from ``first`` up to ``last``, over the partitions of ``last``."""
-    return sum(max(0, position - first.at(tp)) for tp, position in last.items())
 
 
 def _oldest(segments: tuple[Segment, ...], max_rows: int, max_bytes: int) -> tuple[Segment, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import pyarrow as pa
 
@@ -57,12 +58,26 @@ class Chunk:
     ranges: tuple[Range, ...]
 
 
+class RejectKind(StrEnum):
+    """Why a record is no row: the class of its error, as users see it."""
+
+    NULL_VALUE = "null_value"
+    NO_FRAME = "no_frame"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    MALFORMED = "malformed"
+    OUT_OF_RANGE = "out_of_range"
+    TOO_LARGE = "too_large"
+    #: It may decode now, but is in the dead letter table already.
+    RECORDED = "recorded"
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """One record that cannot become a row.
 
     Attributes:
         row: its index in the chunk.
+        kind: the class of the error.
         schema_id: the registry id in its frame; None where there is no frame.
         reason: what is wrong, without the record's bytes.
     """
@@ -71,8 +86,43 @@ class Reject:
     topic: str
     partition: int
     offset: int
+    kind: RejectKind
     schema_id: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectCount:
+    """What one partition's rejects were since its log was begun to be read.
+
+    Attributes:
+        rejected: records that became no row.
+        tombstones: null values that were passed over, by the table's declaration.
+        last_offset, last_error, last_message: of the newest reject.
+        last_us: when it was read, microseconds since the epoch.
+    """
+
+    topic: str
+    partition: int
+    rejected: int = 0
+    tombstones: int = 0
+    last_offset: int | None = None
+    last_error: str | None = None
+    last_message: str | None = None
+    last_us: int | None = None
+
+
+@dataclass(slots=True)
+class RejectReport:
+    """What a manifest says about rejects; each value is replaced as a whole, by one thread.
+
+    Attributes:
+        counts: sorted, of partitions that had any; the decoding thread's.
+        letters: how many are recorded, None: the table keeps none; the flushing thread's.
+    """
+
+    counts: tuple[RejectCount, ...] = ()
+    letters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

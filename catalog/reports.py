@@ -1,4 +1,7 @@
-"""What ``$offsets``, ``system.lag`` and ``system.tables`` show. Pure: manifests in, tables out."""
+"""What ``$offsets``, ``system.lag``, ``system.rejects`` and ``system.tables`` show.
+
+Pure: manifests in, tables out.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pyarrow as pa
 from catalog.logwatch import CLOSE_SHARE, uncommitted_share
 from catalog.manifest import Manifest
 from catalog.offsets import Offsets, TopicPartition
-from catalog.records import LogBounds
+from catalog.records import LogBounds, RejectCount
 from catalog.spec import TableName, TableSpec
 
 #: Positions of one version; ``watermark`` is the log's end when the newest manifest was made.
@@ -56,6 +59,27 @@ LAG_SCHEMA = pa.schema(
         pa.field("live_share", pa.float64()),
         pa.field("reason", pa.string()),
         pa.field("warning", pa.string()),
+    ]
+)
+
+#: One row per partition; a table that was never published has one per topic, with nulls.
+#: ``rejected`` and ``tombstones`` (passed over) count since the ingest began to read the table; the
+#: ``last_`` columns are the newest reject's. ``dead_letters`` is how many were ever recorded of the
+#: whole table; it and ``dead_letter_table`` are null where the table keeps none.
+REJECTS_SCHEMA = pa.schema(
+    [
+        pa.field("table", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int32()),
+        pa.field("on_error", pa.string(), nullable=False),
+        pa.field("rejected", pa.int64()),
+        pa.field("tombstones", pa.int64()),
+        pa.field("last_offset", pa.int64()),
+        pa.field("last_error", pa.string()),
+        pa.field("last_message", pa.string()),
+        pa.field("last_rejected", pa.timestamp("us", tz="UTC")),
+        pa.field("dead_letters", pa.int64()),
+        pa.field("dead_letter_table", pa.string()),
     ]
 )
 
@@ -125,6 +149,18 @@ def lag_table(tables: Sequence[tuple[TableSpec, Manifest | None]], now_us: int) 
         for row in (_lag_rows(manifest, now_us) if manifest else _unpublished(spec))
     ]
     return pa.Table.from_pylist(rows, schema=LAG_SCHEMA)
+
+
+def rejects_table(tables: Sequence[tuple[TableSpec, Manifest | None]]) -> pa.Table:
+    """``system.rejects``, by :data:`REJECTS_SCHEMA`, of every hybrid table with its manifest."""
+    rows = [
+        {"table": str(spec.name), "on_error": spec.on_error} | row
+        for spec, manifest in tables
+        for row in (
+            _reject_rows(spec, manifest) if manifest else ({"topic": t} for t in spec.topics)
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
 
 
 def tables_table(catalog: str, tables: Sequence[Listed]) -> pa.Table:
@@ -215,6 +251,24 @@ def _warning(bounds: LogBounds, committed: int, share: float | None) -> str | No
         f"history lacks {share:.0%} of what the log still holds: keep records longer (retention), "
         "or mend what holds the commits up, before records are deleted unread"
     )
+
+
+def _reject_rows(spec: TableSpec, manifest: Manifest) -> Iterator[dict[str, object]]:
+    counts = {(count.topic, count.partition): count for count in manifest.rejects}
+    for tp in sorted({*manifest.committed, *manifest.high, *counts}):
+        count = counts.get(tp) or RejectCount(*tp)
+        yield {
+            "topic": tp[0],
+            "partition": tp[1],
+            "rejected": count.rejected,
+            "tombstones": count.tombstones,
+            "last_offset": count.last_offset,
+            "last_error": count.last_error,
+            "last_message": count.last_message,
+            "last_rejected": count.last_us,
+            "dead_letters": manifest.letters,
+            "dead_letter_table": None if manifest.letters is None else str(spec.dead_letters),
+        }
 
 
 def _held(manifest: Manifest) -> Mapping[TopicPartition, tuple[int, int]]:

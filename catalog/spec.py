@@ -10,7 +10,8 @@ from typing import Literal
 from catalog.errors import SpecRefused, shorten
 
 TimestampNanos = Literal["refuse", "as_long", "truncate"]
-OnError = Literal["stop"]
+OnError = Literal["stop", "skip", "dead_letter"]
+Tombstones = Literal["reject", "skip"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,7 +52,14 @@ class TableSpec:
         flush_rows: a flush starts when the tail holds this many rows …
         flush_bytes: … or this many Arrow bytes …
         flush_age_s: … or its oldest row was read this many seconds ago.
-        on_error: what a record that cannot be decoded does to the table.
+        on_error: what a record that cannot be decoded does to the table: ``stop`` in front of it,
+            ``skip`` it and count it, or keep it in the ``dead_letter`` table.
+        dead_letter_table: its name, ``namespace.table``; None: ``<name>_dead_letters``.
+        tombstones: whether a record without a value is a reject, or passed over and counted.
+        max_reject_share: the table stops where more than this share of the last
+            ``reject_window`` records were rejects; 1.0: never.
+        reject_window: records (at least) over which that share is taken; fewer say nothing.
+        max_value_bytes: a longer value is a reject.
         key: add ``_key`` (the record's key, binary).
         headers: add ``_headers`` (list of struct key, value).
         timestamp_nanos: what a timestamp-nanos field becomes.
@@ -68,10 +76,32 @@ class TableSpec:
     flush_bytes: int = 512 * 1024 * 1024
     flush_age_s: float = 60.0
     on_error: OnError = "stop"
+    dead_letter_table: str | None = None
+    tombstones: Tombstones = "reject"
+    max_reject_share: float = 0.5
+    reject_window: int = 10_000
+    max_value_bytes: int = 64 * 1024 * 1024
     key: bool = False
     headers: bool = False
     timestamp_nanos: TimestampNanos = "refuse"
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dead_letters(self) -> TableName:
+        """Where records go that cannot be decoded, under ``on_error = "dead_letter"``."""
+        if self.dead_letter_table is not None:
+            return TableName.parse(self.dead_letter_table)
+        return TableName(self.name.namespace, f"{self.name.table}_dead_letters")
+
+    @property
+    def reads_key(self) -> bool:
+        """Whether the log's reader takes the records' keys."""
+        return self.key or self.on_error == "dead_letter"
+
+    @property
+    def reads_headers(self) -> bool:
+        """Whether the log's reader takes the records' headers."""
+        return self.headers or self.on_error == "dead_letter"
 
 
 @dataclass(frozen=True, slots=True)

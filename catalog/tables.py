@@ -249,6 +249,11 @@ class Tables:
         found = [(spec, self._readable(name)) for name, spec in sorted(self._specs.items())]
         return reports.lag_table(found, time.time_ns() // 1000)
 
+    def rejects(self) -> pa.Table:
+        """``system.rejects``: :data:`catalog.reports.REJECTS_SCHEMA`."""
+        found = [(spec, self._readable(name)) for name, spec in sorted(self._specs.items())]
+        return reports.rejects_table(found)
+
     def overview(self) -> pa.Table:
         """``system.tables``: :data:`catalog.reports.TABLES_SCHEMA`.
 
@@ -288,7 +293,8 @@ class Tables:
         declared, bases = self._declared(pin), [pin]
         if not is_numbered(declared) and pin.schema_key != schema_key(manifest.arrow_schema):
             raise _gone(pin, "is declared with another schema now")
-        if need == "hybrid" and pin.high.covers(manifest.committed):
+        same_rows = pin.replays == manifest.replays  # a replay brings rows below C
+        if need == "hybrid" and same_rows and pin.high.covers(manifest.committed):
             bases.append(pin.on(manifest))
         for base in bases:
             live = self._tail(base, manifest, declared)

@@ -31,12 +31,13 @@ from catalog.errors import (
 )
 from catalog.faults import reach
 from catalog.kafka import TopicReader
+from catalog.letters import WAITING_BYTES
 from catalog.looks import Looks
 from catalog.observer import Observer
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.publication import Publication
 from catalog.records import Chunk
-from catalog.rejects import apply_policy, rows_before
+from catalog.rejects import Rejects
 from catalog.schemas import TIMESTAMP
 from catalog.segments import LiveWriter
 from catalog.spec import LiveSpec, TableSpec
@@ -80,6 +81,13 @@ class Run:
     writer: LiveWriter
     publication: Publication
     observer: Observer
+    rejects: Rejects
+
+    @property
+    def fullness(self) -> float:
+        """What is held before the next flush: 1.0 is the bound at which the consumer pauses."""
+        waiting = self.rejects.waiting.bytes / WAITING_BYTES
+        return max(waiting, self.publication.live_bytes / self.live.max_bytes)
 
     def verify(self) -> None:
         """Asks the broker who the topics are now (rule 9).
@@ -193,13 +201,13 @@ class Tailing:
 
     def _keep_bound(self) -> None:
         """Pauses at the bound on live bytes, goes on well below it; drops nothing (rule 14)."""
-        bound, live_bytes = self._run.live.max_bytes, self._run.publication.live_bytes
-        if not self.paused and live_bytes >= bound:
+        fullness = self._run.fullness
+        if not self.paused and fullness >= 1:
             self._run.reader.pause()
             self.paused = True
             self._say_paused()
             self._wake.set()
-        elif self.paused and live_bytes < bound * RESUME_SHARE:
+        elif self.paused and fullness < RESUME_SHARE:
             self._run.reader.resume()
             self.paused = False
             self._say_paused()
@@ -239,7 +247,8 @@ class Tailing:
             decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         if decoded is None:
             return None
-        batch, ranges = rows_before(chunk, decoded)
+        judged = run.rejects.judge(chunk, decoded)
+        batch, ranges = judged.batch, judged.ranges
         if not self._same_topics():
             return None
         newest_us: int | None = None
@@ -250,9 +259,11 @@ class Tailing:
             newest_us = pc.max(batch.column(TIMESTAMP).cast("int64")).as_py()
             run.observer.consumed(run.spec.name, segment.rows, segment.bytes)
             self._merge.set()
-        if decoded.rejects:
+        if judged.counted:
+            run.observer.rejected(run.spec.name, judged.counted)
+        if judged.error is not None:
             self._publish(newest_us)
-            apply_policy(decoded.rejects, run.spec)
+            raise judged.error
         if refused is not None:
             self._publish(newest_us)
             raise refused

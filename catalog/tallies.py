@@ -70,6 +70,11 @@ class Tally:
             lost=_merged((*self.lost, *more.lost)),
         )
 
+    def minus(self, less: Tally) -> Tally:
+        """This without rows that left the table."""
+        total = (self.sum - less.sum) % _WORD
+        return replace(self, rows=self.rows - less.rows, sum=total)
+
     @property
     def lost_offsets(self) -> int:
         """Positions in ``lost``; how many of them held a record is not known."""
@@ -113,6 +118,10 @@ class Tallies(Mapping[_Place, Tally]):
     def plus(self, more: Tallies) -> Tallies:
         """Per partition the sum; every partition of ``more`` must have begun here."""
         return Tallies({**self._of, **{p: self._of[p].plus(more[p]) for p in more}})
+
+    def minus(self, less: Tallies) -> Tallies:
+        """Without rows that left the table; every partition of ``less`` must have begun here."""
+        return Tallies({**self._of, **{p: self._of[p].minus(less[p]) for p in less}})
 
     def to_json(self) -> dict[str, dict[str, list[object]]]:
         """``{"topic": {"0": [first, rows, "sum in hex", rejects, [[first, next], …], older]}}``."""

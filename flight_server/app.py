@@ -105,7 +105,12 @@ def build_reading(settings: Settings, stack: ExitStack) -> Reading:
         lake,
         limits_of(settings, spill),
         catalog_name=settings.catalog.name,
-        system={"tables": tables.overview, "lag": tables.lag, "queries": queries.to_arrow},
+        system={
+            "tables": tables.overview,
+            "lag": tables.lag,
+            "rejects": tables.rejects,
+            "queries": queries.to_arrow,
+        },
     )
     stack.callback(engine.close)
     return Reading(lake, tables, engine, metrics, queries, default_options(specs))

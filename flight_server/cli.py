@@ -18,7 +18,7 @@ from typing import Annotated, BinaryIO, NoReturn
 
 import typer
 
-from flight_server import upkeep
+from flight_server import rejects_commands, upkeep
 from flight_server.child import run
 from flight_server.exits import MEANINGS, ExitCode
 from flight_server.lean import without_pandas
@@ -40,6 +40,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration file; k2.toml by default.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on one line of stdout.")]
+app.add_typer(rejects_commands.commands, name="rejects")
 
 
 class Form(StrEnum):

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from catalog.errors import CatalogError, shorten
-from catalog.spec import LiveSpec, OnError, TableName, TableSpec, TimestampNanos
+from catalog.spec import LiveSpec, OnError, TableName, TableSpec, TimestampNanos, Tombstones
 from flight_server.layers import (
     ConfigRefused,
     merged,
@@ -27,7 +27,7 @@ from flight_server.layers import (
     read_toml,
     resolved_paths,
 )
-from flight_server.sections import Bytes, Count, PassThrough, Port, Seconds, Section, Text
+from flight_server.sections import Bytes, Count, PassThrough, Port, Seconds, Section, Share, Text
 
 __all__ = ["SECTIONS", "ConfigRefused", "PassThrough", "Section", "Settings", "load"]
 
@@ -216,7 +216,29 @@ class Table(Section):
     flush_bytes: Bytes = Field(ByteSize(512 * 1024**2), description="… this many Arrow bytes …")
     flush_age_s: Seconds = Field(60, description="… or when the oldest row is this old, seconds")
     on_error: OnError = Field(
-        "stop", description="what a record that cannot be decoded does: `stop` stops this table"
+        "stop",
+        description="what a record that cannot be decoded does: `stop` stops this table in front "
+        "of it, `skip` passes and counts it, `dead_letter` keeps it in the dead letter table",
+    )
+    dead_letter_table: Text | None = Field(
+        None,
+        description="`namespace.table` of the dead letters; `<name>_dead_letters` by default",
+    )
+    tombstones: Tombstones = Field(
+        "reject",
+        description="what a record without a value is: `reject` leaves it to `on_error`, `skip` "
+        "passes it over and counts it",
+    )
+    max_reject_share: Share = Field(
+        0.5,
+        description="the table stops when more than this share of the last `reject_window` records "
+        "could not be decoded; 1 turns it off",
+    )
+    reject_window: Count = Field(
+        10_000, description="records over which that share is taken; it says nothing before"
+    )
+    max_value_bytes: Bytes = Field(
+        ByteSize(64 * 1024**2), description="a record whose value is longer cannot be decoded"
     )
     key: bool = Field(default=False, description="add `_key`, the record's key")
     headers: bool = Field(default=False, description="add `_headers`, the record's headers")
@@ -228,9 +250,11 @@ class Table(Section):
         default_factory=dict, description="Iceberg properties of a table that is created"
     )
 
-    @field_validator("name")
+    @field_validator("name", "dead_letter_table")
     @classmethod
-    def _name_has_a_namespace(cls, name: str) -> str:
+    def _name_has_a_namespace(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
         try:
             TableName.parse(name)
         except CatalogError as refusal:
@@ -241,6 +265,7 @@ class Table(Section):
         """The declaration that the data side works with."""
         values = {key: value for key, value in self if key != "name"}
         values["flush_bytes"] = int(self.flush_bytes)
+        values["max_value_bytes"] = int(self.max_value_bytes)
         return TableSpec(name=TableName.parse(self.name), **values)
 
 
@@ -261,6 +286,13 @@ class Settings(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"table {twice[0]!r} is declared twice: give each [[table]] its name")
+        keeping = [str(t.spec().dead_letters) for t in self.table if t.on_error == "dead_letter"]
+        taken = sorted({name for name in keeping if [*names, *keeping].count(name) > 1})
+        if taken:
+            raise ValueError(
+                f"dead letter table {taken[0]!r} belongs to another table: give each table's "
+                f"dead_letter_table a name of its own"
+            )
         return self
 
     def table_specs(self) -> tuple[TableSpec, ...]:

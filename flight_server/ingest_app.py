@@ -50,8 +50,8 @@ def build_sources(settings: Settings, stack: ExitStack) -> Sources:
         return TopicReader(
             settings.kafka.properties(),
             spec.topics,
-            key=spec.key,
-            headers=spec.headers,
+            key=spec.reads_key,
+            headers=spec.reads_headers,
             monitor_group=settings.kafka.monitor_group,
         )
 

@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -212,6 +212,12 @@ class IngestMetrics:
         by = ["table"]
         self.rows = Counter("k2_ingest_rows", "Rows made live", by, registry=registry)
         self.bytes = Counter("k2_ingest_bytes", "Arrow bytes made live", by, registry=registry)
+        self.rejects = Counter(
+            "k2_ingest_rejects",
+            "Records that became no row, by kind; tombstone: passed over",
+            ["table", "kind"],
+            registry=registry,
+        )
         self.commits = Counter("k2_ingest_commits", "Iceberg commits", by, registry=registry)
         self.committed_rows = Counter(
             "k2_ingest_committed_rows", "Rows committed to Iceberg", by, registry=registry
@@ -259,6 +265,11 @@ class IngestMetrics:
         """A chunk became a segment."""
         self.rows.labels(str(table)).inc(rows)
         self.bytes.labels(str(table)).inc(size_bytes)
+
+    def rejected(self, table: TableName, counts: Mapping[str, int]) -> None:
+        """A chunk had rejects."""
+        for kind, count in counts.items():
+            self.rejects.labels(str(table), kind).inc(count)
 
     def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:
         """A manifest is on disk."""

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Watching:
 
     commits: list[Committed] = field(default_factory=list)
     troubles: list[CatalogError] = field(default_factory=list)
+    rejects: Counter[str] = field(default_factory=Counter)
     stops: dict[TableName, CatalogError] = field(default_factory=dict)
     rows: int = 0
 
@@ -63,6 +65,11 @@ class Watching:
         """Counts rows."""
         del table, size_bytes
         self.rows += rows
+
+    def rejected(self, table: TableName, counts: Mapping[str, int]) -> None:
+        """Is added up."""
+        del table
+        self.rejects.update(counts)
 
     def published(self, table: TableName, manifest: Manifest, newest_us: int | None) -> None:
         """Is not of interest."""
@@ -119,7 +126,9 @@ class World:
         parts: dict[str, object] = {
             "lake": self.lake(),
             "registry": open_registry(f"file:{self.folder}/schemas", {}),
-            "reader": lambda spec: TopicReader(self.kafka, spec.topics),
+            "reader": lambda spec: TopicReader(
+                self.kafka, spec.topics, key=spec.reads_key, headers=spec.reads_headers
+            ),
             "live": self.live,
             **changes,
         }

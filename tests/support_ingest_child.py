@@ -25,6 +25,7 @@ def main() -> None:
         schema_id=7,
         flush_rows=given.get("flush_rows", 100),
         flush_age_s=given.get("flush_age_s", 0.5),
+        **given.get("spec", {}),
     )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -121,6 +121,21 @@ def test_librdkafkas_and_pyicebergs_names_pass_through(tmp_path: Path) -> None:
             "[[table]]\nname='a.b'\ntopics=['x']\n[[table]]\nname='a.b'\ntopics=['y']",
             "table 'a.b' is declared twice",
         ),
+        ("[[table]]\nname='a.b'\ntopics=['x']\non_error='drop'", "'stop', 'skip' or 'dead_letter'"),
+        ("[[table]]\nname='a.b'\ntopics=['x']\ntombstones='x'", "'reject' or 'skip'"),
+        ("[[table]]\nname='a.b'\ntopics=['x']\nmax_reject_share=0", "greater than 0"),
+        ("[[table]]\nname='a.b'\ntopics=['x']\nmax_reject_share=1.1", "less than or equal to 1"),
+        (
+            "[[table]]\nname='a.b'\ntopics=['x']\ndead_letter_table='x'",
+            "of the form namespace.table",
+        ),
+        (
+            (
+                "[[table]]\nname='a.b'\ntopics=['x']\non_error='dead_letter'\n"
+                "[[table]]\nname='a.b_dead_letters'\ntopics=['y']"
+            ),
+            "dead letter table 'a.b_dead_letters' belongs to another table",
+        ),
     ],
 )
 def test_a_wrong_key_is_refused_with_what_to_do(tmp_path: Path, text: str, expected: str) -> None:

@@ -10,7 +10,7 @@ from support_live import IDENTITY, SCHEMA, at, manifest_of
 from catalog.errors import NotReady
 from catalog.manifest import Manifest, schema_key
 from catalog.offsets import Offsets
-from catalog.records import LogBounds, Part, Segment
+from catalog.records import LogBounds, Part, RejectCount, Segment
 
 NUMBERS = st.integers(0, 2**62)
 PARTS = st.builds(Part, st.sampled_from(["a", "ü.b"]), NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -53,6 +53,9 @@ def test_every_field_is_kept() -> None:
         reason="because",
         live_max_bytes=12,
         log=(LogBounds("t", 0, 1, 2, 3), LogBounds("t", 1, 1, 2, 3, held_us=4, close=True)),
+        replays=3,
+        rejects=(RejectCount("t", 0, 1, 2, 3, "malformed", "why", 4), RejectCount("t", 1)),
+        letters=6,
     )
     back = Manifest.from_json(made.to_json())
     for f in fields(Manifest):
@@ -64,7 +67,7 @@ def test_a_manifest_of_an_older_version_is_read() -> None:
     """Rule 12: what it published is owed after an update, too."""
     made = manifest_of([SEGMENT], at(1, 2), at(4, 2))
     item = json.loads(made.to_json())
-    for later in ("reason", "live_max_bytes", "log"):
+    for later in ("reason", "live_max_bytes", "log", "replays", "rejects", "letters"):
         del item[later]
     assert Manifest.from_json(json.dumps(item).encode()) == made
 

@@ -40,8 +40,8 @@ from catalog.errors import (
 )
 from catalog.lake import Lake
 from catalog.offsets import Marker, Offsets
-from catalog.records import LogBounds, Segment
-from catalog.reports import LAG_SCHEMA, OFFSETS_SCHEMA, TABLES_SCHEMA
+from catalog.records import LogBounds, RejectCount, Segment
+from catalog.reports import LAG_SCHEMA, OFFSETS_SCHEMA, REJECTS_SCHEMA, TABLES_SCHEMA
 from catalog.runs import Heads, Runs
 from catalog.segments import LiveReader, LiveWriter, merge_due
 from catalog.spec import TableName
@@ -296,6 +296,22 @@ def test_a_replica_answers_from_a_later_snapshot(ingest: Ingest) -> None:
     version = server(ingest).open(pin)
     assert version.pin.committed == at(10, 10)
     assert answer(version) == ingest.log.between(at(0, 0), at(20, 20))
+
+
+def test_a_later_snapshot_with_replayed_rows_answers_no_earlier_ticket(ingest: Ingest) -> None:
+    """Rule 17: as above, but S' holds rows below C' that S lacks: never other rows."""
+    ingest.consume(at(10, 10))
+    ingest.consume(at(20, 20))
+    ingest.publish()
+    pin = through_ticket(server(ingest).pin(NAME))
+    ingest.flush(at(10, 10))
+    ingest.publish(replays=1)
+    ingest.trim()
+    with pytest.raises(VersionGone):
+        server(ingest).open(pin)
+    later = through_ticket(server(ingest).pin(NAME))
+    assert later.replays == 1
+    server(ingest).open(later)
 
 
 def test_a_flush_beyond_the_ticket_leaves_it_gone_on_a_server_that_never_saw_it(
@@ -663,6 +679,28 @@ def test_lag_shows_what_holds_a_table_up(ingest: Ingest) -> None:
     two = tables.lag().to_pylist()[1]
     assert two["warning"].startswith("history lacks 62% of what the log still holds")
     assert two["live_share"] is None
+
+
+def test_rejects_are_shown_for_every_partition(ingest: Ingest) -> None:
+    """Nothing rejected shows as zero; a table that was never published as null."""
+    tables = server(ingest)
+    (row,) = tables.rejects().to_pylist()
+    assert (row["topic"], row["partition"], row["rejected"]) == (TOPIC, None, None)
+    ingest.consume(at(10, 20))
+    count = RejectCount(TOPIC, 1, 3, 2, 19, "malformed", "why", 1_000_000)
+    ingest.publish(rejects=(count,), letters=7)
+    found = tables.rejects()
+    assert found.schema.equals(REJECTS_SCHEMA)
+    none, some = found.to_pylist()
+    assert (none["partition"], none["rejected"], none["last_error"]) == (0, 0, None)
+    assert (some["rejected"], some["tombstones"], some["last_offset"]) == (3, 2, 19)
+    assert (some["last_error"], some["last_message"], some["on_error"]) == (
+        "malformed",
+        "why",
+        "stop",
+    )
+    assert some["last_rejected"].timestamp() == 1
+    assert (some["dead_letters"], some["dead_letter_table"]) == (7, f"{NAME}_dead_letters")
 
 
 def test_the_overview_lists_hybrid_and_plain_tables(ingest: Ingest, lake: MemoryLake) -> None:
