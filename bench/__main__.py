@@ -19,6 +19,7 @@ from bench import (
     memory_lane,
     metadata_lane,
     query_lanes,
+    recovery_lane,
 )
 from bench.figures import Figure, amount, write
 from bench.stage import Stage, say
@@ -30,6 +31,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
+    "recovery": recovery_lane.lane,
 }
 
 

@@ -32,6 +32,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
 
+from catalog.clocks import in_time
 from catalog.connect import lake_errors
 from catalog.errors import (
     CatalogError,
@@ -39,13 +40,19 @@ from catalog.errors import (
     Fenced,
     LakeUnavailable,
     MarkerLost,
-    TopicRecreated,
     Unavailable,
 )
 from catalog.faults import reach
 from catalog.growth import DECLARATION_PROPERTY, Growth, grown, schema_updates
-from catalog.heads import in_history, is_truncated, marker_property, recorded_marker
+from catalog.heads import (
+    in_history,
+    is_truncated,
+    marker_property,
+    recorded_marker,
+    refuse_recreated,
+)
 from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, TopicIdentity, marker_to_summary
+from catalog.owners import named
 
 #: Seconds between attempts: the first wait, doubled each time up to the longest.
 _FIRST_WAIT_S = 0.05
@@ -146,12 +153,19 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5)."""
+    """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5).
+
+    Attributes:
+        owner: the writer in words.
+        over: the only owner that may be replaced; None: whoever it is.
+    """
 
     topics: tuple[TopicIdentity, ...]
     writer: str
     schema_id: int
     starts: Offsets
+    owner: str = ""
+    over: Marker | None = None
 
     @property
     def staged(self) -> Staged | None:
@@ -174,6 +188,8 @@ class Claim:
                     f"wrote it, set the table property {ADOPT_PROPERTY}=true, else use a new table"
                 )
             base = Marker(Offsets(), (), 0, "", self.schema_id)
+        if self.over is not None:
+            _owned(base, self.over)
         refuse_recreated(base.topics, self.topics)
         known = {identity.topic for identity in base.topics}
         added = [(tp, n) for tp, n in self.starts.items() if tp[0] not in known]
@@ -184,6 +200,7 @@ class Claim:
             epoch=base.epoch + 1,
             writer=self.writer,
             schema_id=self.schema_id,
+            owner=self.owner,
         )
 
 
@@ -312,7 +329,8 @@ class _Attempt:
         for file in self._intent.staged.files if self._intent.staged else ():
             producer.append_data_file(file)
         with lake_errors("writing a commit's manifests"):
-            updates, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
+            built, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
+        updates = [in_time(update, table.metadata) for update in built]
         properties = {MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}
         same_table = AssertTableUUID(uuid=table.metadata.table_uuid)
         if growth is None:
@@ -343,7 +361,8 @@ def _owned(base: Marker | None, expected: Marker) -> Marker:
         raise Fenced("the table records no positions: claim it first")
     if (base.epoch, base.writer) != (expected.epoch, expected.writer):
         raise Fenced(
-            f"the table belongs to another writer (epoch {base.epoch}, ours is {expected.epoch})"
+            f"the table belongs to another writer now, {named(base)}; "
+            f"expected was epoch {expected.epoch}"
         )
     return base
 
@@ -355,26 +374,6 @@ def _refuse_backwards(base: Marker, new: Marker) -> None:
             f"{topic}[{partition}] would go back from {base.positions.at(behind[0])} "
             f"to {new.positions.at(behind[0])}: start again from the recorded positions"
         )
-
-
-def refuse_recreated(
-    recorded: tuple[TopicIdentity, ...], actual: tuple[TopicIdentity, ...]
-) -> None:
-    """Refuses a topic that lives under its old name with another identity (rule 9).
-
-    Topics that only one side knows are fine: a table may gain topics, and lose them.
-
-    Raises:
-        TopicRecreated: names the topic.
-    """
-    now = {identity.topic: identity for identity in actual}
-    for then in recorded:
-        if now.get(then.topic, then) != then:
-            raise TopicRecreated(
-                f"topic {then.topic!r} is not the topic whose records the table holds: it was "
-                f"deleted and created again, or belongs to another cluster; its offsets mean "
-                f"other records now, so feed it into a new table"
-            )
 
 
 def _same_place(one: Marker, other: Marker) -> bool:

@@ -13,11 +13,12 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
-from catalog.errors import MarkerLost, VersionGone, shorten
+from catalog.errors import MarkerLost, TopicRecreated, VersionGone, shorten
 from catalog.offsets import (
     MALFORMED,
     MARKER_PROPERTY,
     Marker,
+    TopicIdentity,
     marker_from_summary,
     marker_to_summary,
 )
@@ -148,6 +149,26 @@ def in_history(metadata: TableMetadata, snapshot_id: int) -> bool:
         snapshot.snapshot_id == snapshot_id
         for snapshot in ancestry(metadata, metadata.current_snapshot())
     )
+
+
+def refuse_recreated(
+    recorded: tuple[TopicIdentity, ...], actual: tuple[TopicIdentity, ...]
+) -> None:
+    """Refuses a topic that lives under its old name with another identity (rule 9).
+
+    Topics that only one side knows are fine: a table may gain topics, and lose them.
+
+    Raises:
+        TopicRecreated: names the topic.
+    """
+    now = {identity.topic: identity for identity in actual}
+    for then in recorded:
+        if now.get(then.topic, then) != then:
+            raise TopicRecreated(
+                f"topic {then.topic!r} is not the topic whose records the table holds: it was "
+                f"deleted and created again, or belongs to another cluster; its offsets mean "
+                f"other records now, so feed it into a new table"
+            )
 
 
 def marker_property(snapshot_id: int, marker: Marker) -> str:

@@ -19,16 +19,16 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from catalog import data_files
-from catalog.commits import Claim, Flush, Staged, commit, refuse_recreated
+from catalog.commits import Claim, Flush, Staged, commit
 from catalog.connect import StoreOptions, connect, lake_errors, store_options
 from catalog.creation import create_or_evolve
 from catalog.errors import Unsupported
 from catalog.faults import reach
 from catalog.files import FileIndex, absolute, schema_of
 from catalog.growth import Columns, columns_of, grown, growth, placed
-from catalog.heads import Head, head_of, recorded_marker, snapshot_at
+from catalog.heads import Head, head_of, recorded_marker, refuse_recreated, snapshot_at
 from catalog.iceberg_schema import plain_schema
-from catalog.listing import located_tables
+from catalog.listing import located_tables, namespaces_of
 from catalog.offsets import Marker, Offsets, TopicIdentity
 from catalog.rereading import FileRequest, Rereading
 from catalog.shapes import Group
@@ -72,7 +72,7 @@ class Lake:
     def namespaces(self) -> list[str]:
         """All namespaces, dotted, sorted, the inner ones too."""
         with lake_errors("listing namespaces"):
-            return sorted(".".join(levels) for levels in self._namespaces(()))
+            return sorted(".".join(levels) for levels in namespaces_of(self._catalog))
 
     def tables(self, namespace: str) -> list[TableName]:
         """The tables of one namespace, sorted.
@@ -136,13 +136,16 @@ class Lake:
         """
         return columns_of(self._versions.at(name, metadata_location, None).metadata)
 
-    def claim(
+    def claim(  # noqa: PLR0913 - what the marker says, each by its name
         self,
         name: TableName,
         topics: tuple[TopicIdentity, ...],
         writer: str,
         schema_id: int,
         starts: Offsets,
+        *,
+        owner: str = "",
+        over: Marker | None = None,
     ) -> Head:
         """Makes ``writer`` the table's one owner by an empty commit with the next epoch (rule 5).
 
@@ -153,6 +156,8 @@ class Lake:
             schema_id: registry id of the declared schema.
             starts: the log's first offsets. Recorded for topics that the table does not know yet;
                 positions of known topics stay what they are, and their new partitions start at 0.
+            owner: the writer in words, for whoever it fences.
+            over: the marker of the only owner that may be replaced; None: whoever it is.
 
         Returns:
             The head; its marker's positions are where to go on.
@@ -161,7 +166,7 @@ class Lake:
             TopicRecreated: a topic is not the one whose records the table holds (rule 9).
             MarkerLost, Fenced, CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
         """
-        intent = Claim(topics, writer, schema_id, starts)
+        intent = Claim(topics, writer, schema_id, starts, owner, over)
         table = commit(lambda: self._load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         head = head_of(self._versions.remember(name, table))
         if head.marker is not None:
@@ -384,11 +389,6 @@ class Lake:
             Unsupported: a store that the engine cannot read natively yet.
         """
         return store_options(self._versions.store(name).properties, path)
-
-    def _namespaces(self, parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        for levels in self._catalog.list_namespaces(parent):
-            yield levels
-            yield from self._namespaces(levels)
 
     def _load(self, name: TableName) -> Table:
         with lake_errors(f"loading table {name}"):

@@ -32,3 +32,10 @@ def located_tables(catalog: Catalog) -> dict[TableName, str] | None:
     with catalog.engine.connect() as connection:
         found = connection.execute(rows).all()
     return {TableName(namespace, name): place for namespace, name, place in found if place}
+
+
+def namespaces_of(catalog: Catalog, parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every namespace below ``parent``, the inner ones too."""
+    for levels in catalog.list_namespaces(parent):
+        yield levels
+        yield from namespaces_of(catalog, levels)

@@ -51,6 +51,10 @@ class Manifest:
         log: the log's bounds when they were last looked at, by partition.
         older: by :func:`schema_key` the declarations that listed segments, or tickets of a moment
             ago, follow.
+        role: "writer" where this ingest flushes, "follower" where it only holds the tail; "" in a
+            manifest from before there were followers.
+        owner: who flushes the table by the marker of S, in words; "" where that is not recorded.
+        epoch: the owner's.
     """
 
     table: TableName
@@ -73,6 +77,9 @@ class Manifest:
     live_max_bytes: int = 0
     log: tuple[LogBounds, ...] = ()
     older: Mapping[str, pa.Schema] = field(default_factory=dict)
+    role: str = ""
+    owner: str = ""
+    epoch: int = 0
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -108,6 +115,9 @@ class Manifest:
                 "live_max_bytes": self.live_max_bytes,
                 "log": _log_items(self.log),
                 "older": [to_text(schema) for schema in self.older.values()],
+                "role": self.role,
+                "owner": self.owner,
+                "epoch": self.epoch,
             },
             separators=(",", ":"),
         )
@@ -149,6 +159,9 @@ class Manifest:
                 live_max_bytes=item.get("live_max_bytes", 0),
                 log=tuple(LogBounds(*bounds) for bounds in item.get("log", ())),
                 older={schema_key(s): s for s in map(from_text, item.get("older", ()))},
+                role=str(item.get("role", "")),
+                owner=str(item.get("owner", "")),
+                epoch=int(item.get("epoch", 0)),
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(

@@ -110,6 +110,7 @@ class Marker:
         writer: a random id of the writer that owns the epoch.
         schema_id: registry id of the schema that the rows were declared by.
         gc: the gc number, moved by orphan removal (rule 8).
+        owner: who the writer is, in words for people: host, process, start; nothing rests on it.
     """
 
     positions: Offsets
@@ -118,6 +119,7 @@ class Marker:
     writer: str
     schema_id: int
     gc: int = 0
+    owner: str = ""
 
     def moved_to(self, positions: Offsets) -> Marker:
         """The same owner's marker at other positions."""
@@ -144,6 +146,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         _PREFIX + "writer": marker.writer,
         _PREFIX + "schema-id": str(marker.schema_id),
         _PREFIX + "gc": str(marker.gc),
+        _PREFIX + "owner": shorten(marker.owner),
     }
 
 
@@ -163,6 +166,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             writer=summary[_PREFIX + "writer"],
             schema_id=int(summary[_PREFIX + "schema-id"]),
             gc=int(summary[_PREFIX + "gc"]),
+            owner=shorten(summary.get(_PREFIX + "owner", "")),
         )
     except MALFORMED as error:
         raise MarkerLost(

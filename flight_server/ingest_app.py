@@ -7,10 +7,13 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from catalog.heads import Head
 from catalog.ingest import Sources, run_ingest
 from catalog.kafka import TopicReader
+from catalog.owners import this_process
+from catalog.pulse import Pulse
 from catalog.registry import open_registry
-from catalog.spec import TableSpec
+from catalog.spec import TableName, TableSpec
 from flight_server.config import Settings, load
 from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake
@@ -55,7 +58,14 @@ def build_sources(settings: Settings, stack: ExitStack) -> Sources:
             monitor_group=settings.kafka.monitor_group,
         )
 
-    return Sources(lake, registry, reader, settings.live_spec(), metrics)
+    def pulse(name: TableName, head: Head) -> Pulse:
+        return Pulse(settings.kafka.properties(), name, head)
+
+    return Sources(
+        *(lake, registry, reader, settings.live_spec(), metrics),
+        owner=this_process(settings.live.node),
+        pulse=pulse,
+    )
 
 
 def ingest_until(stop: threading.Event, config: str | None = None) -> int:
