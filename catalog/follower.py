@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from catalog.declaration import schema_id
 from catalog.errors import BrokerUnavailable
 from catalog.flush import Parts, StartAgain, has_moved, marker_of
 from catalog.heads import Head
@@ -49,6 +50,7 @@ class Follower:
         self, parts: Parts, publication: Publication, candidate: Candidate | None = None
     ) -> None:
         self._parts, self._publication, self._candidate = parts, publication, candidate
+        self._schema_id = self._owner().schema_id
         self._columns = parts.lake.columns(parts.spec.name, publication.head.metadata_location)
         self._watch: Watch | None = None
         self._looked_s = self._listened_s = time.monotonic()
@@ -114,9 +116,20 @@ class Follower:
     def _follow(self, head: Head) -> None:
         publication = self._publication
         if has_moved(None, publication.head, head, self._parts.spec.name):
+            self._follow_schema(marker_of(head, self._parts.spec.name))
             self._follow_columns(head)
             publication.move_head(head)
             publication.publish()
+
+    def _follow_schema(self, owner: Marker) -> None:
+        """Goes on if the writer's newest schema is the one it had, or one that was read here too.
+
+        Raises:
+            StartAgain: it is newer than what was read here.
+        """
+        if owner.schema_id not in (self._schema_id, schema_id(self._publication.told.newest)):
+            raise StartAgain(f"the writer declares the table by schema {owner.schema_id} now")
+        self._schema_id = owner.schema_id
 
     def _follow_columns(self, head: Head) -> None:
         """Goes on only with columns that mean what the live rows' columns mean.

@@ -7,6 +7,8 @@ a time (10,000 tables: 16 seconds).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from sqlalchemy import select
