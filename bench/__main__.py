@@ -20,6 +20,7 @@ from bench import (
     metadata_lane,
     poison_lane,
     query_lanes,
+    recovery_lane,
     verify_lane,
 )
 from bench.figures import Figure, amount, write
@@ -34,6 +35,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "memory": memory_lane.lane,
     "verify": verify_lane.lane,
     "poison": poison_lane.lane,
+    "recovery": recovery_lane.lane,
 }
 
 

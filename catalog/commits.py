@@ -32,6 +32,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import AssertTableUUID, SetPropertiesUpdate
 
+from catalog.clocks import in_time
 from catalog.connect import lake_errors
 from catalog.errors import (
     CatalogError,
@@ -52,6 +53,7 @@ from catalog.offsets import (
     marker_to_summary,
     refuse_recreated,
 )
+from catalog.owners import named
 from catalog.tallies import Tallies, Tally
 
 #: Seconds between attempts: the first wait, doubled each time up to the longest.
@@ -185,12 +187,19 @@ class Flush(Writing):
 
 @dataclass(frozen=True, slots=True)
 class Claim(Writing):
-    """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5)."""
+    """A new owner: the next epoch, in an empty snapshot, before anything else (rule 5).
+
+    Attributes:
+        owner: the writer in words.
+        over: the only owner that may be replaced; None: whoever it is.
+    """
 
     topics: tuple[TopicIdentity, ...]
     writer: str
     schema_id: int
     starts: Offsets
+    owner: str = ""
+    over: Marker | None = None
 
     @property
     def staged(self) -> Staged | None:
@@ -214,6 +223,8 @@ class Claim(Writing):
                     f"`k2 repair TABLE --marker-from-rows` finds them"
                 )
             base = Marker(Offsets(), (), 0, "", self.schema_id)
+        if self.over is not None:
+            _owned(base, self.over)
         refuse_recreated(base.topics, self.topics)
         known = {identity.topic for identity in base.topics}
         added = [(tp, n) for tp, n in self.starts.items() if tp[0] not in known]
@@ -225,6 +236,7 @@ class Claim(Writing):
             epoch=base.epoch + 1,
             writer=self.writer,
             schema_id=self.schema_id,
+            owner=self.owner,
         )
 
 
@@ -356,7 +368,8 @@ class _Attempt:
         for file in staged.removed if staged else ():
             producer.delete_data_file(file)
         with lake_errors("writing a commit's manifests"):
-            updates, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
+            built, requirements = producer._commit()  # noqa: SLF001 - the snapshot, not yet sent
+        updates = [in_time(update, table.metadata) for update in built]
         properties = {MARKER_PROPERTY: marker_property(self._snapshot_id, marker)}
         same_table = AssertTableUUID(uuid=table.metadata.table_uuid)
         if growth is None:
@@ -387,7 +400,8 @@ def _owned(base: Marker | None, expected: Marker) -> Marker:
         raise Fenced("the table records no positions: claim it first")
     if (base.epoch, base.writer) != (expected.epoch, expected.writer):
         raise Fenced(
-            f"the table belongs to another writer (epoch {base.epoch}, ours is {expected.epoch})"
+            f"the table belongs to another writer now, {named(base)}; "
+            f"expected was epoch {expected.epoch}"
         )
     return base
 

@@ -152,6 +152,34 @@ def joined(shares: Sequence[tuple[Part, pa.RecordBatch]], row: int) -> Joined:
     return Joined(parts, slices, row)
 
 
+def oldest(segments: tuple[Segment, ...], max_rows: int, max_bytes: int) -> tuple[Segment, ...]:
+    """The first ones, up to the first with which they hold so many rows or bytes.
+
+    Neighbours hold neighbouring positions, so the first ones are a prefix of every partition.
+    """
+    rows = size = 0
+    for count, segment in enumerate(segments, start=1):
+        rows, size = rows + segment.rows, size + segment.bytes
+        if rows >= max_rows or size >= max_bytes:
+            return segments[:count]
+    return segments
+
+
+def reaches(segment: Segment, committed: Offsets) -> bool:
+    """Whether a partition of the segment goes beyond C."""
+    return any(part.next > committed.at((part.topic, part.partition)) for part in segment.parts)
+
+
+def share_above(segment: Segment, committed: Offsets) -> tuple[int, int]:
+    """Rows and bytes above C; a part that C cuts counts by its share of positions."""
+    rows = 0
+    for part in segment.parts:
+        above = part.next - max(part.first, committed.at((part.topic, part.partition)))
+        if above > 0:
+            rows += (part.row_next - part.row_first) * above // (part.next - part.first)
+    return rows, segment.bytes * rows // max(segment.rows, 1)
+
+
 def _in_order(
     segments: Sequence[Segment], wanted: Mapping[TopicPartition, tuple[int, int]]
 ) -> list[Pick] | None:

@@ -9,6 +9,7 @@ from catalog.growth import continued
 from catalog.heads import Head
 from catalog.lake import Lake
 from catalog.manifest import Manifest
+from catalog.offsets import Marker
 from catalog.registry import SchemaRegistry
 from catalog.schemas import DeclaredSchema, declare
 from catalog.spec import TableSpec
@@ -35,6 +36,15 @@ def declared_now(spec: TableSpec, registry: SchemaRegistry) -> DeclaredSchema:
     if spec.schema_id is not None:
         return declare(registry.get(spec.schema_id), spec)
     return declare(registry.latest(spec.subject or f"{spec.topics[0]}-value"), spec)
+
+
+def declared_by(owner: Marker, spec: TableSpec, registry: SchemaRegistry) -> DeclaredSchema:
+    """The schema that the table's writer declares: a follower's, so that tickets mean the same.
+
+    Raises:
+        SchemaRefused, SchemaUnknown, RegistryUnavailable: as they say.
+    """
+    return declare(registry.get(owner.schema_id), spec)
 
 
 def continuing_decoder(

@@ -16,6 +16,7 @@ from catalog.heads import Head
 from catalog.lake import Lake, Staged
 from catalog.observer import Committed
 from catalog.offsets import Marker, Offsets
+from catalog.owners import named
 from catalog.publication import Publication, Tail
 from catalog.segments import LiveWriter
 from catalog.spec import LiveSpec, TableName, TableSpec
@@ -162,7 +163,7 @@ class Flusher:
         tail = self._publication.begin_flush(
             FLUSH_MOST * spec.flush_rows, FLUSH_MOST * spec.flush_bytes
         )
-        marker = _marker(tail.head, spec.name)
+        marker = marker_of(tail.head, spec.name)
         target = flush_target(marker, tail.high)
         if target is None:
             return None
@@ -226,11 +227,11 @@ def flush_target(marker: Marker, high: Offsets) -> Offsets | None:
     return None if target.same_as(marker.positions) else target
 
 
-def has_moved(owner: Marker, known: Head, head: Head, name: TableName) -> bool:
+def has_moved(owner: Marker | None, known: Head, head: Head, name: TableName) -> bool:
     """Whether ``head`` is another version than ``known``, one that the live table continues.
 
     Args:
-        owner: the marker of our claim.
+        owner: the marker of our claim; None: we follow, whoever owns the table.
         known: the head that the live table continues.
         head: the table as it is now.
         name: the table, for errors.
@@ -242,20 +243,26 @@ def has_moved(owner: Marker, known: Head, head: Head, name: TableName) -> bool:
     """
     if head.table_uuid != known.table_uuid:
         raise StartAgain("the table was replaced by another of its name")
-    marker = _marker(head, name)
-    if marker.epoch < owner.epoch:
+    marker = marker_of(head, name)
+    if owner is not None and marker.epoch < owner.epoch:
         raise StartAgain("the table went back to before it was claimed")
-    if (marker.epoch, marker.writer) != (owner.epoch, owner.writer):
+    if owner is not None and (marker.epoch, marker.writer) != (owner.epoch, owner.writer):
         raise Fenced(
-            f"table {name} was taken over by another ingest (epoch {marker.epoch}, ours is "
-            f"{owner.epoch}): this one stops writing; run one ingest per table"
+            f"table {name} was taken over by another ingest, {named(marker)}; ours is epoch "
+            f"{owner.epoch}: this one stops writing; run one writer per table, the others with "
+            'live.role = "standby" or "follower"'
         )
-    if not marker.positions.covers(_marker(known, name).positions):
+    if not marker.positions.covers(marker_of(known, name).positions):
         raise StartAgain("the table went back to an older snapshot")
     return head.metadata_location != known.metadata_location
 
 
-def _marker(head: Head, name: TableName) -> Marker:
+def marker_of(head: Head, name: TableName) -> Marker:
+    """What the head records.
+
+    Raises:
+        MarkerLost: nothing.
+    """
     if head.marker is None:
         raise MarkerLost(
             f"table {name} records no Kafka positions any more: "

@@ -7,7 +7,8 @@ flushes and follows the head. How a table ends, while the others go on:
   read before is an exact prefix: it is flushed once more, because the log may not hold it for long,
   and served; the head is still followed, nothing else runs.
 * every other typed error that no repetition mends (another topic, another owner, no positions): the
-  table ends at once. A fenced ingest does not claim again, or two would fight for ever.
+  table ends at once. A fenced writer does not claim again, or two would fight for ever; a fenced
+  standby follows who fenced it.
 * what may mend (broker, registry or lake away) is tried again with growing pauses, and the manifest
   says so; at the start it ends the process instead, within seconds.
 
@@ -18,21 +19,23 @@ from __future__ import annotations
 
 import gc
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from catalog.dead_letters import open_rejects, prepare_letters
-from catalog.declaring import continuing_decoder, declared_now
+from catalog.declaring import continuing_decoder, declared_by, declared_now
 from catalog.decode import first_declaration
+from catalog.duty import Claimed, Duty, claim_at_start, to_follow
 from catalog.errors import (
     CatalogError,
     CommitUnknown,
+    Fenced,
     LogEndsEarly,
     LogGap,
+    NotReady,
     PoisonRecord,
     SchemaChanged,
     SchemaRefused,
@@ -40,18 +43,19 @@ from catalog.errors import (
     SpecRefused,
     Unavailable,
 )
-from catalog.flush import Flusher, Parts, StartAgain
+from catalog.flush import StartAgain
 from catalog.folderlock import FolderLock
 from catalog.kafka import TopicReader
-from catalog.lake import Lake
-from catalog.observer import Observer, Unobserved
+from catalog.observer import Observer
 from catalog.offsets import Offsets
 from catalog.publication import Origin, Publication, stop_previous
-from catalog.registry import SchemaRegistry
 from catalog.schemas import DeclaredSchema
 from catalog.segments import LiveWriter
-from catalog.spec import LiveSpec, TableName, TableSpec
+from catalog.sources import Sources
+from catalog.spec import TableName, TableSpec
 from catalog.tailing import RETRY_MAX_S, RETRY_S, Run, Tailing
+
+__all__ = ["Sources", "TableIngest", "run_ingest"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,28 +72,11 @@ _GC_THRESHOLD = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What the tables of one process share.
-
-    Attributes:
-        reader: makes a table's reader; it is closed by the table.
-        writer: a random id of this process (rule 5).
-    """
-
-    lake: Lake
-    registry: SchemaRegistry
-    reader: Callable[[TableSpec], TopicReader]
-    live: LiveSpec
-    observer: Observer = field(default_factory=Unobserved)
-    writer: str = field(default_factory=lambda: secrets.token_hex(8))
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """One reading of the log, ready to start."""
 
     run: Run
-    flusher: Flusher
+    duty: Duty
     close: Callable[[], None]
 
 
@@ -112,11 +99,12 @@ class TableIngest:
         return self._spec.name
 
     def open(self) -> None:
-        """Claims the table and finds its place in the log (rules 5, 9 and 12).
+        """Claims or follows the table and finds its place in the log (rules 5, 9 and 12).
 
         Raises:
             SpecRefused, SchemaRefused, SchemaUnknown: the declaration does not fit.
             Unavailable: broker, registry or lake did not answer.
+            NotReady: there is nothing to follow yet.
             LogLost, MarkerLost, Fenced, CommitUnknown: as they say; the manifest says so too.
         """
         with ExitStack() as stack:
@@ -144,14 +132,14 @@ class TableIngest:
             except StartAgain as turn:
                 _log.warning("ingest_starts_again table=%s because=%s", self.name, turn)
                 self._read_again()
-            except (Unavailable, CommitUnknown) as error:
+            except (Unavailable, CommitUnknown, NotReady) as error:
                 _log.warning("ingest_trouble table=%s at=start error=%s", self.name, error)
                 self._sources.observer.troubled(self.name, error)
             except CatalogError as error:
                 self._fail(error)
                 self._ended.set()
             finally:
-                self.close()
+                self.close(gone=stop.is_set() and not isinstance(self._failure, Fenced))
             if not self._ended.is_set():
                 stop.wait(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -165,8 +153,11 @@ class TableIngest:
         starts, ends = reader.beginnings(), reader.ends()
         writer = LiveWriter(sources.live.folder, spec.name, sources.live.grace_s)
         with _said(partial(stop_previous, writer)):
+            followed = to_follow(sources, spec.name, topics)
+            if followed is not None and followed.marker is not None:
+                declared = declared_by(followed.marker, spec, sources.registry)
             first = first_declaration(declared, spec)
-            head = sources.lake.ensure_table(spec, declared.arrow, first)
+            head = followed or sources.lake.ensure_table(spec, declared.arrow, first)
             decoder = continuing_decoder(declared, head, spec, sources, writer.previous())
             if spec.on_error == "dead_letter":
                 prepare_letters(sources.lake, spec)
@@ -180,14 +171,14 @@ class TableIngest:
         )
         publication = Publication(writer, origin, head)
         with _said(publication.stop):
-            head = sources.lake.claim(spec.name, topics, sources.writer, declared.schema_id, starts)
-            assert head.marker is not None  # noqa: S101 - what a claim is
-            publication.claimed(head)
+            if followed is None:
+                what = Claimed(spec.name, topics, declared.schema_id, starts)
+                publication.claimed(head := claim_at_start(sources, what))
             rejects, record = open_rejects(sources.lake, spec, head)
             publication.rejects = rejects.report
             _refuse_short_log(publication.owed, ends)
+            assert head.marker is not None  # noqa: S101 - what a claim is, and what is followed
             reader.assign(head.marker.positions)
-        publication.publish()
         run = Run(
             spec=spec,
             live=sources.live,
@@ -199,10 +190,9 @@ class TableIngest:
             observer=sources.observer,
             rejects=rejects,
         )
-        parts = Parts(spec, sources.live, sources.lake, run.verify, record)
-        flusher = Flusher(parts, writer, publication, head.marker)
-        _log.info("ingest_begins table=%s epoch=%s", spec.name, head.marker.epoch)
-        return _Opened(run, flusher, stack.pop_all().close)
+        duty = Duty(sources, run, record, writes=followed is None)
+        stack.callback(duty.end, gone=False)
+        return _Opened(run, duty, stack.pop_all().close)
 
     def _one_reading(self, stop: threading.Event) -> None:
         opened = self._opened
@@ -223,9 +213,7 @@ class TableIngest:
             if last:
                 tailing.end()
             try:
-                if opened.flusher.due(at_bound=tailing.paused, last=last):
-                    self._flush(opened)
-                elif not opened.flusher.look_when_time():
+                if not opened.duty.turn(at_bound=tailing.paused, last=last):
                     continue
             except (Unavailable, CommitUnknown) as error:
                 opened.run.troubled("lake", error)
@@ -236,21 +224,6 @@ class TableIngest:
             else:
                 opened.run.recovered("lake")
                 pause_s = RETRY_S
-
-    def _flush(self, opened: _Opened) -> None:
-        committed = opened.flusher.flush()
-        if committed is None:
-            return
-        _log.info(
-            "flushed table=%s rows=%d bytes=%d seconds=%.3f",
-            self.name,
-            committed.rows,
-            committed.bytes,
-            committed.seconds,
-        )
-        self._sources.observer.committed(self.name, committed)
-        marker = opened.run.publication.head.marker
-        opened.run.reader.commit_monitor(Offsets() if marker is None else marker.positions)
 
     def _fail(self, error: BaseException) -> None:
         """Ends the table, or its reading alone; the first error is the one that is told.
@@ -276,9 +249,10 @@ class TableIngest:
                 self._failure = None
                 self._reading_ended.clear()
 
-    def close(self) -> None:
-        """Gives the reader back; idempotent."""
+    def close(self, *, gone: bool = False) -> None:
+        """Gives the reader back; idempotent. ``gone``: a standby need not wait."""
         if self._opened is not None:
+            self._opened.duty.end(gone=gone)
             self._opened.close()
             self._opened = None
 
@@ -288,7 +262,7 @@ def _said(stop: Callable[[CatalogError], None]) -> Iterator[None]:
     """What no repetition mends is published before it is raised."""
     try:
         yield
-    except _START_FAILS:
+    except (*_START_FAILS, NotReady):
         raise
     except CatalogError as error:
         stop(error)
@@ -337,6 +311,8 @@ def run_ingest(
             stack.callback(table.close)
             try:
                 table.open()
+            except NotReady as waits:
+                _log.info("ingest_waits table=%s because=%s", table.name, waits)
             except _START_FAILS:
                 raise
             except CatalogError as error:

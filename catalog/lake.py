@@ -134,13 +134,16 @@ class Lake:
         """The table's columns with their ids, and its declaration; see :mod:`catalog.growth`."""
         return columns_of(self._versions.at(name, metadata_location, None).metadata)
 
-    def claim(
+    def claim(  # noqa: PLR0913 - what the marker says, each by its name
         self,
         name: TableName,
         topics: tuple[TopicIdentity, ...],
         writer: str,
         schema_id: int,
         starts: Offsets,
+        *,
+        owner: str = "",
+        over: Marker | None = None,
     ) -> Head:
         """Makes ``writer`` the table's one owner by an empty commit with the next epoch (rule 5).
 
@@ -151,6 +154,8 @@ class Lake:
             schema_id: registry id of the declared schema.
             starts: the log's first offsets. Recorded for topics that the table does not know yet;
                 positions of known topics stay what they are, and their new partitions start at 0.
+            owner: the writer in words, for whoever it fences.
+            over: the marker of the only owner that may be replaced; None: whoever it is.
 
         Returns:
             The head; its marker's positions are where to go on.
@@ -159,7 +164,7 @@ class Lake:
             TopicRecreated: a topic is not the one whose records the table holds (rule 9).
             MarkerLost, Fenced, CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
         """
-        intent = Claim(topics, writer, schema_id, starts)
+        intent = Claim(topics, writer, schema_id, starts, owner, over)
         table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         head = head_of(self._versions.remember(name, table))
         if head.marker is not None:

@@ -58,6 +58,10 @@ class Manifest:
         replays: how many replays of dead letters S has seen; another number, other rows.
         rejects: one entry per partition that had any; texts are cut, so the size is bounded.
         letters: how many dead letters are recorded; None: the table keeps none.
+        role: "writer" where this ingest flushes, "follower" where it only holds the tail; "" in a
+            manifest from before there were followers.
+        owner: who flushes the table by the marker of S, in words; "" where that is not recorded.
+        epoch: the owner's.
     """
 
     table: TableName
@@ -83,6 +87,9 @@ class Manifest:
     replays: int = 0
     rejects: tuple[RejectCount, ...] = ()
     letters: int | None = None
+    role: str = ""
+    owner: str = ""
+    epoch: int = 0
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -121,6 +128,9 @@ class Manifest:
                 "replays": self.replays,
                 "rejects": [astuple(count) for count in self.rejects],
                 "letters": self.letters,
+                "role": self.role,
+                "owner": self.owner,
+                "epoch": self.epoch,
             },
             separators=(",", ":"),
         )
@@ -166,6 +176,9 @@ class Manifest:
                 replays=item.get("replays", 0),
                 rejects=tuple(RejectCount(*count) for count in item.get("rejects", ())),
                 letters=item.get("letters"),
+                role=str(item.get("role", "")),
+                owner=str(item.get("owner", "")),
+                epoch=int(item.get("epoch", 0)),
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(

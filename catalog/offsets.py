@@ -126,6 +126,7 @@ class Marker:
         tallies: how many rows the table holds of each partition, and a checksum of their offsets.
             Partitions of a table that was written before tallies were kept may lack one.
         replays: how many replays of dead letters brought rows below the positions.
+        owner: who the writer is, in words for people: host, process, start; nothing rests on it.
     """
 
     positions: Offsets
@@ -135,13 +136,13 @@ class Marker:
     schema_id: int
     gc: int = 0
     tallies: Tallies = field(default_factory=Tallies)
+    replays: int = 0
+    owner: str = ""
 
     def same_place(self, other: Marker) -> bool:
         """Whether both have one owner and stand at the same positions."""
         owner = (self.epoch, self.writer) == (other.epoch, other.writer)
         return owner and self.positions.same_as(other.positions)
-
-    replays: int = 0
 
     def moved_to(self, positions: Offsets) -> Marker:
         """The same owner's marker at other positions."""
@@ -178,6 +179,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         _PREFIX + "gc": str(marker.gc),
         TALLIES_KEY: _dumps(marker.tallies.to_json()),
         _PREFIX + "replays": str(marker.replays),
+        _PREFIX + "owner": shorten(marker.owner),
     }
 
 
@@ -199,6 +201,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             gc=int(summary[_PREFIX + "gc"]),
             tallies=Tallies.from_json(json.loads(summary.get(TALLIES_KEY, "{}"))),
             replays=int(summary.get(_PREFIX + "replays", "0")),
+            owner=shorten(summary.get(_PREFIX + "owner", "")),
         )
     except MALFORMED as error:
         raise MarkerLost(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from catalog.errors import VersionGone
 from catalog.manifest import Manifest, schema_key
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
+from catalog.runs import RunsHead
 from catalog.spec import TableName
 
 
@@ -60,6 +61,21 @@ class Pin:
             high=manifest.high,
             schema_key=schema_key(manifest.arrow_schema),
             replays=manifest.replays,
+        )
+
+    @classmethod
+    def plain(cls, name: TableName, head: RunsHead) -> Self:
+        """The newest version of an ordinary table."""
+        return cls(
+            name=name,
+            table_uuid=head.table_uuid,
+            kind="plain",
+            topics=(),
+            snapshot_id=head.snapshot_id,
+            metadata_location=head.metadata_location,
+            schema_id=head.schema_id,
+            committed=Offsets(),
+            high=Offsets(),
         )
 
     def on(self, manifest: Manifest) -> Pin:

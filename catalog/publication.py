@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from catalog.cuts import oldest, reaches, share_above
 from catalog.declaration import schema_id
 from catalog.errors import CatalogError
 from catalog.heads import Head
@@ -96,6 +97,7 @@ class Publication:
         self._held = previous if same else None
         self._sequence = previous.sequence if previous is not None else 0
         self._caught_up = self._paused = False
+        self._writes = True
         self._stopped: CatalogError | None = None
         self._troubles: dict[str, CatalogError] = {}
         #: What is said about rejects: counts, and how many letters are recorded.
@@ -159,12 +161,13 @@ class Publication:
         with self._lock:
             if declared is not None:
                 self.told.move_to(declared)
-            self._segments = (*self._segments, segment)
+            if reaches(segment, self._committed()):  # a follower may lag behind history
+                self._segments = (*self._segments, segment)
+                self._rows += segment.rows
+                self._bytes += segment.bytes
             moved = [((part.topic, part.partition), part.next) for part in segment.parts]
             self._high = self._high.with_positions(moved)
             self._watermarks = watermarks.max(self._high)
-            self._rows += segment.rows
-            self._bytes += segment.bytes
             self._oldest_s = now if self._oldest_s is None else self._oldest_s
             self._newer_s = now if self._newer_s is None else self._newer_s
 
@@ -186,8 +189,8 @@ class Publication:
         with self._lock:
             self._head = head
             committed = self._committed()
-            self._segments = tuple(one for one in self._segments if _reaches(one, committed))
-            shares = [_share_above(one, committed) for one in self._segments]
+            self._segments = tuple(one for one in self._segments if reaches(one, committed))
+            shares = [share_above(one, committed) for one in self._segments]
             self._rows = sum(rows for rows, _ in shares)
             self._bytes = sum(size for _, size in shares)
 
@@ -197,7 +200,7 @@ class Publication:
         Where that is all of them, ages count from here on for what comes later.
         """
         with self._lock:
-            taken = _oldest(self._segments, max_rows, max_bytes)
+            taken = oldest(self._segments, max_rows, max_bytes)
             self._takes_all = len(taken) == len(self._segments)
             if self._takes_all:
                 self._newer_s = None
@@ -233,6 +236,11 @@ class Publication:
             self._log = log
             self._watermarks = ends.max(self._high)
             return news
+
+    def say_role(self, *, writes: bool) -> None:
+        """Whether this ingest flushes the table, or follows another one that does."""
+        with self._lock:
+            self._writes = writes
 
     def say_trouble(self, where: str, trouble: CatalogError | None) -> bool:
         """What is being retried at ``where``, None when it is over; whether that is news."""
@@ -286,6 +294,9 @@ class Publication:
                 replays=0 if self._head.marker is None else self._head.marker.replays,
                 rejects=self.rejects.counts,
                 letters=self.rejects.letters,
+                role="writer" if self._writes else "follower",
+                owner="" if self._head.marker is None else self._head.marker.owner,
+                epoch=0 if self._head.marker is None else self._head.marker.epoch,
             )
             return self._write(manifest)
 
@@ -370,30 +381,3 @@ def _saying(manifest: Manifest, state: State, error: CatalogError | None) -> Man
         error_code=None if error is None else error.code,
         error=None if error is None else f"{type(error).__name__}: {error}",
     )
-
-
-def _oldest(segments: tuple[Segment, ...], max_rows: int, max_bytes: int) -> tuple[Segment, ...]:
-    """The first ones, up to the first with which they hold so many rows or bytes.
-
-    Neighbours hold neighbouring positions, so the first ones are a prefix of every partition.
-    """
-    rows = size = 0
-    for count, segment in enumerate(segments, start=1):
-        rows, size = rows + segment.rows, size + segment.bytes
-        if rows >= max_rows or size >= max_bytes:
-            return segments[:count]
-    return segments
-
-
-def _reaches(segment: Segment, committed: Offsets) -> bool:
-    return any(part.next > committed.at((part.topic, part.partition)) for part in segment.parts)
-
-
-def _share_above(segment: Segment, committed: Offsets) -> tuple[int, int]:
-    """Rows and bytes above C; a part that C cuts counts by its share of positions."""
-    rows = 0
-    for part in segment.parts:
-        above = part.next - max(part.first, committed.at((part.topic, part.partition)))
-        if above > 0:
-            rows += (part.row_next - part.row_first) * above // (part.next - part.first)
-    return rows, segment.bytes * rows // max(segment.rows, 1)

@@ -84,7 +84,8 @@ REJECTS_SCHEMA = pa.schema(
 )
 
 #: One row per table. The live columns are null for a plain table, ``snapshot_id`` is null for a
-#: plain table that nobody has read yet.
+#: plain table that nobody has read yet. ``role`` is what this server's ingest does with the table
+#: (writer, follower), ``owner`` and ``epoch`` say who flushes it, wherever that runs.
 TABLES_SCHEMA = pa.schema(
     [
         pa.field("catalog", pa.string(), nullable=False),
@@ -98,6 +99,9 @@ TABLES_SCHEMA = pa.schema(
         pa.field("live_bytes", pa.int64()),
         pa.field("snapshot_id", pa.int64()),
         pa.field("published", pa.timestamp("us", tz="UTC")),
+        pa.field("role", pa.string()),
+        pa.field("owner", pa.string()),
+        pa.field("epoch", pa.int64()),
     ]
 )
 
@@ -186,6 +190,9 @@ def _state(item: Listed) -> dict[str, object]:
         "live_bytes": sum(segment.bytes for segment in segments),
         "snapshot_id": item.manifest.snapshot_id,
         "published": item.manifest.published_us,
+        "role": item.manifest.role or None,
+        "owner": item.manifest.owner or None,
+        "epoch": item.manifest.epoch or None,
     }
 
 

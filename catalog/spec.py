@@ -12,6 +12,9 @@ from catalog.errors import SpecRefused, shorten
 TimestampNanos = Literal["refuse", "as_long", "truncate"]
 OnError = Literal["stop", "skip", "dead_letter"]
 Tombstones = Literal["reject", "skip"]
+#: What an ingest does with its tables: "writer" claims them and flushes; "follower" only holds
+#: their tail; "standby" follows, and writes while nobody else does.
+Role = Literal["writer", "follower", "standby"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -113,9 +116,13 @@ class LiveSpec:
         max_bytes: bound on the live bytes of one table; at the bound its consumer pauses.
         grace_s: how long a segment outlives the manifest that last listed it (rule 14).
         reload_s: how often the ingest looks for foreign commits on its tables (rule 13).
+        role: who flushes: see :data:`Role`.
+        take_over_after_s: how long a standby hears nothing of the writer before it takes over.
     """
 
     folder: Path
     max_bytes: int = 4 * 1024 * 1024 * 1024
     grace_s: float = 30.0
     reload_s: float = 2.0
+    role: Role = "writer"
+    take_over_after_s: float = 3.0

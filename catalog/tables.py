@@ -128,7 +128,7 @@ class Tables:
             LakeUnavailable: a plain table, and the catalog did not answer.
         """
         if name not in self._specs:
-            return _plain_pin(name, self._heads.get(name))
+            return Pin.plain(name, self._heads.get(name))
         until_s = time.monotonic() + (deadline_s or 0.0)
         while True:
             manifest = self._published(name)
@@ -168,7 +168,9 @@ class Tables:
         self._schemas.put(pin.name, schema)
         return schema
 
-    def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+    def open(
+        self, pin: Pin, *, need: Need = "hybrid", deadline_s: float | None = None
+    ) -> TableVersion:
         """Opens a pinned version: the same rows whatever was merged or flushed since (rule 17).
 
         The rows come from S and segments that cover [C, E); or, where that is enough (``need``),
@@ -177,11 +179,13 @@ class Tables:
         Args:
             pin: from any server of the same catalog and topics.
             need: what of the version is read.
+            deadline_s: how many seconds to wait where this server is behind the pin, which another
+                one made; None: not at all.
 
         Raises:
             VersionGone: neither way is left; plan the statement again.
             TopicRecreated: a topic is not the pinned one any more.
-            NotReady: this server is behind the pin.
+            NotReady: this server is behind the pin, still.
             LogGap: the published version itself has a hole (rule 19).
             SegmentMissing: a segment that the newest manifest lists is gone (rule 18).
             LakeUnavailable: the catalog's metadata or manifests cannot be read now.
@@ -190,6 +194,16 @@ class Tables:
             declared = None if pin.kind == "plain" else self._declared(pin)
             schema = self.schema(pin) if declared is None else declared
             return _version(pin, schema, self._entries(pin, declared), [])
+        until_s = time.monotonic() + (deadline_s or 0.0)
+        while True:
+            try:
+                return self._open_published(pin, need)
+            except NotReady:
+                if time.monotonic() >= until_s:
+                    raise
+            time.sleep(_POLL_S)
+
+    def _open_published(self, pin: Pin, need: Need) -> TableVersion:
         for _ in range(_ATTEMPTS):
             manifest = self._published(pin.name)
             _require_same_table(pin, manifest)
@@ -356,20 +370,6 @@ class _Schemas:
             self._found[item] = schema
             while len(self._found) > _MAX_SCHEMAS:
                 del self._found[next(iter(self._found))]
-
-
-def _plain_pin(name: TableName, head: RunsHead) -> Pin:
-    return Pin(
-        name=name,
-        table_uuid=head.table_uuid,
-        kind="plain",
-        topics=(),
-        snapshot_id=head.snapshot_id,
-        metadata_location=head.metadata_location,
-        schema_id=head.schema_id,
-        committed=_NOWHERE,
-        high=_NOWHERE,
-    )
 
 
 def _version(

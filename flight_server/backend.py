@@ -91,7 +91,9 @@ class EngineBackend:
             with wire_errors():
                 plan = self._engine.plan(told.statement, told.options, pins=told.pins)
                 query.planned(_pin_texts(plan))
-                stream = self._engine.stream(plan, share=told.share)
+                stream = self._engine.stream(
+                    plan, share=told.share, wait_s=self._settings.session_wait_s
+                )
         except BaseException as error:
             query.finish(_code(error))
             raise

@@ -18,7 +18,8 @@ from typing import ClassVar, Literal
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from catalog.errors import CatalogError, shorten
-from catalog.spec import LiveSpec, OnError, TableName, TableSpec, TimestampNanos, Tombstones
+from catalog.owners import MAX_NODE_CHARS
+from catalog.spec import LiveSpec, OnError, Role, TableName, TableSpec, TimestampNanos, Tombstones
 from flight_server.layers import (
     ConfigRefused,
     merged,
@@ -147,6 +148,22 @@ class Live(Section):
     )
     reload_s: Seconds = Field(
         2, description="how often the ingest looks for commits of others, seconds"
+    )
+    role: Role = Field(
+        "writer",
+        description="`writer` claims the tables and flushes them; `follower` holds their tail for "
+        "the server beside it; `standby` follows, and writes while nobody else does",
+    )
+    take_over_after_s: Seconds = Field(
+        3,
+        ge=1,
+        description="a standby takes a table over after so many seconds without a sign of its "
+        "writer",
+    )
+    node: Text | None = Field(
+        None,
+        max_length=MAX_NODE_CHARS,
+        description="what this machine is called when it owns a table; its host name by default",
     )
 
 
@@ -302,7 +319,11 @@ class Settings(Section):
     def live_spec(self) -> LiveSpec:
         """The live folder as the data side wants it."""
         live = self.live
-        return LiveSpec(live.folder, int(live.max_bytes), live.grace_s, live.reload_s)
+        return LiveSpec(
+            *(live.folder, int(live.max_bytes), live.grace_s, live.reload_s),
+            role=live.role,
+            take_over_after_s=live.take_over_after_s,
+        )
 
 
 SECTIONS: Mapping[str, type[Section]] = {

@@ -174,7 +174,12 @@ class Engine:
         return divide(self._tables.open(pin, need=need), plan.options.endpoints)
 
     def stream(
-        self, plan: Plan, *, deadline: Deadline = _NEVER, share: Share | None = None
+        self,
+        plan: Plan,
+        *,
+        deadline: Deadline = _NEVER,
+        share: Share | None = None,
+        wait_s: float | None = None,
     ) -> ResultStream:
         """Executes a plan over its pins (rule 17).
 
@@ -182,6 +187,7 @@ class Engine:
             plan: from :meth:`plan`, of this process.
             share: one of :meth:`divide`; None: all rows.
             deadline: earlier than the server's own limit, if at all.
+            wait_s: how long a table may take to get to a version that another server pinned.
 
         Returns:
             A stream of ``plan.schema``; close it, also after an error.
@@ -197,7 +203,7 @@ class Engine:
             *(self._limits, deadline, self._watchdog, self._admission), is_share=share is not None
         )
         try:
-            batches = self._batches(plan, work, share)
+            batches = self._batches(plan, work, share, wait_s)
             return ResultStream(plan.schema, batches, work)
         except BaseException:
             work.close()
@@ -237,10 +243,12 @@ class Engine:
     def _system_columns(self, name: str) -> Callable[[], pa.Schema]:
         return lambda: wire_schema(self._system[name]().schema)
 
-    def _batches(self, plan: Plan, work: Work, share: Share | None) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, plan: Plan, work: Work, share: Share | None, wait_s: float | None
+    ) -> Iterator[pa.RecordBatch]:
         """Everything up to the first batch happens here, so that errors come before a stream."""
         text = plan.prepared.text
-        scope = self._scope(plan.options, {pin.name: pin for pin in plan.pins}, _NO_ENDS, None)
+        scope = self._scope(plan.options, {pin.name: pin for pin in plan.pins}, _NO_ENDS, wait_s)
         scope.found.update(plan.prepared.found)
         execution = Execution(self._contexts, self._store, plan, scope, share)
         with engine_errors(text, scope):

@@ -167,7 +167,9 @@ class Execution:
         assert name is not None  # noqa: S101  # only the server's own tables have none
         if name not in self.opened:
             pin = self._scope.pins[name]
-            self.opened[name] = self._scope.tables.open(pin, need=self._needs[name])
+            self.opened[name] = self._scope.tables.open(
+                pin, need=self._needs[name], deadline_s=self._scope.wait_s
+            )
         return self.opened[name]
 
     def _refuse_products(self, values: Sequence[Mapping[str, pa.Scalar]], limit: int) -> None:

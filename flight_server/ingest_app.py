@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from catalog.heads import Head
 from catalog.ingest import Sources, run_ingest
 from catalog.kafka import TopicReader
+from catalog.owners import this_process
+from catalog.pulse import Pulse
 from catalog.registry import open_registry
-from catalog.spec import TableSpec
+from catalog.spec import TableName, TableSpec
 from flight_server.config import Settings, load
 from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake
@@ -55,7 +59,14 @@ def build_sources(settings: Settings, stack: ExitStack) -> Sources:
             monitor_group=settings.kafka.monitor_group,
         )
 
-    return Sources(lake, registry, reader, settings.live_spec(), metrics)
+    def pulse(name: TableName, head: Head) -> Pulse:
+        return Pulse(settings.kafka.properties(), name, head)
+
+    return Sources(
+        *(lake, registry, reader, settings.live_spec(), metrics),
+        owner=this_process(settings.live.node),
+        pulse=pulse,
+    )
 
 
 def ingest_until(stop: threading.Event, config: str | None = None) -> int:
@@ -70,8 +81,25 @@ def ingest_until(stop: threading.Event, config: str | None = None) -> int:
     specs = settings.table_specs()
     if not specs:
         raise ConfigRefused("there is no [[table]]: declare one, or serve without an ingest")
+    refuse_passing_followers(settings.live_spec(), specs)
     with ExitStack() as stack:
         sources = build_sources(settings, stack)
         errors = run_ingest(specs, sources, stop, lambda: say_ready(tables=len(specs)))
     log.info("ingest_ends stopped_tables=%d", len(errors))
     return ExitCode.FAILED if errors else ExitCode.OK
+
+
+def refuse_passing_followers(live: LiveSpec, specs: Sequence[TableSpec]) -> None:
+    """Refuses to follow tables that pass over records.
+
+    Which records those are is the writer's to say, and it says so only when it commits.
+
+    Raises:
+        ConfigRefused: names the table.
+    """
+    passing = [str(spec.name) for spec in specs if spec.on_error != "stop"]
+    if live.role != "writer" and passing:
+        raise ConfigRefused(
+            f"live.role: {live.role} cannot hold {passing[0]}, whose on_error passes over records; "
+            f'set on_error = "stop" for it, or leave it to the writer alone'
+        )

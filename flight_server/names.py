@@ -65,7 +65,9 @@ class TableSource(Protocol):
     def schema(self, pin: Pin) -> pa.Schema:
         """Its columns."""
 
-    def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+    def open(
+        self, pin: Pin, *, need: Need = "hybrid", deadline_s: float | None = None
+    ) -> TableVersion:
         """Its rows."""
 
     def listing(self) -> Mapping[TableName, str | None]:
@@ -105,7 +107,7 @@ class Scope:
         default_schema: for names without a schema.
         pins: versions by table; those given stand, others are added at the first reference.
         at_least: what the session has seen, per table (rule 20).
-        wait_s: how long a reference may wait for that.
+        wait_s: how long a table may take to get there, or to a version that is pinned already.
         found: what each reference came to mean.
         listed: every table, for information_schema; none of them pinned.
         real: what to scan for each reference; None while the statement is planned over stubs.

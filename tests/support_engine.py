@@ -204,8 +204,11 @@ class FolderTables:
         """The columns of a version."""
         return self._kept(pin).schema
 
-    def open(self, pin: Pin, *, need: Need = "hybrid") -> TableVersion:
+    def open(
+        self, pin: Pin, *, need: Need = "hybrid", deadline_s: float | None = None
+    ) -> TableVersion:
         """The rows of a version."""
+        del deadline_s
         self.opened.append((pin.name, need))
         kept = self._kept(pin)
         live = () if need == "runs" else tuple(kept.live)

@@ -127,8 +127,11 @@ class Deleting(FolderTables):
         del name, metadata_location, declared
         return self.stable
 
-    def open(self, pin: object, *, need: object = "hybrid") -> TableVersion:
+    def open(
+        self, pin: object, *, need: object = "hybrid", deadline_s: float | None = None
+    ) -> TableVersion:
         """The version with delete files, or other formats, in its entries."""
+        del deadline_s
         version = super().open(pin, need=need)  # type: ignore[arg-type]
         entries = version.entries
         touched = [[], ["file:///deletes.parquet"], []] if self.how == "position" else [[]] * 3

@@ -351,7 +351,9 @@ def test_an_ingest_that_lost_its_table_to_another_stops_and_does_not_fight(
         lake = world.lake()
         claimed = lake.claim(NAME, before.topics, "another", 7, Offsets())
         stopped = world.wait(NAME, lambda m: m.state == "stopped")
-        assert "taken over by another ingest (epoch 2, ours is 1)" in (stopped.error or "")
+        assert "taken over by another ingest, writer another (epoch 2); ours is epoch 1" in (
+            stopped.error or ""
+        )
         assert lake.head(NAME) == claimed
     assert isinstance(it.errors[NAME], Fenced)
     assert_answer(world, log)

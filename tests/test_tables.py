@@ -261,6 +261,31 @@ def test_a_server_behind_the_session_waits_for_the_publication(ingest: Ingest) -
 # --- open (rule 17) ---------------------------------------------------------------------------
 
 
+def test_a_ticket_of_a_server_that_is_ahead_is_waited_for(ingest: Ingest, tmp_path: Path) -> None:
+    """Rules 17 and 20: another machine pinned what this one reads a moment later."""
+    here = Ingest(tmp_path / "here", ingest.log, ingest.lake)
+    for each in (ingest, here):
+        each.consume(at(10, 10))
+        each.publish()
+    ingest.consume(at(20, 20))
+    ingest.publish()
+    pin = through_ticket(server(ingest).pin(NAME))
+    tables = server(here)
+    with pytest.raises(NotReady, match="behind the ticket"):
+        tables.open(pin, deadline_s=0.01)
+
+    def later() -> None:
+        here.consume(at(25, 25))
+        here.publish()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        assert answer(tables.open(pin, deadline_s=30)) == ingest.log.between(at(0, 0), at(20, 20))
+    finally:
+        thread.join()
+
+
 def test_a_ticket_is_answered_with_the_same_rows_after_merges_and_flushes(ingest: Ingest) -> None:
     """Rule 17: E never changes; S or a later S' with C' <= E."""
     tables = server(ingest)
