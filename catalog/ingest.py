@@ -8,8 +8,8 @@ flushes and follows the head. How a table ends, while the others go on:
   and served; the head is still followed, nothing else runs.
 * every other typed error that no repetition mends (another topic, another owner, no positions): the
   table ends at once. A fenced ingest does not claim again, or two would fight for ever.
-* what may mend (broker, registry or lake away) is tried again with growing pauses, and the manifest
-  says so; at the start it ends the process instead, within seconds.
+* what may mend (broker, registry or lake away, the live folder full) is tried again with growing
+  pauses, and the manifest says so; at the start it ends the process instead, within seconds.
 
 On a stop nothing is flushed: the log is replayed from the newest snapshot's positions.
 """
@@ -130,7 +130,7 @@ class TableIngest:
             The typed error that ended the table, None if ``stop`` did.
 
         Raises:
-            Exception: what is not typed (a full disk, a bug) ends the process.
+            Exception: what is not typed (a broken disk, a bug) ends the process.
         """
         pause_s = RETRY_S
         while not stop.is_set() and not self._ended.is_set():
@@ -211,11 +211,12 @@ class TableIngest:
         while not stop.is_set() and not self._ended.is_set():
             self._wake.wait(TICK_S)
             self._wake.clear()
+            opened.run.publish_late()
             last = self._reading_ended.is_set()
             if last:
                 tailing.end()
             try:
-                if opened.flusher.due(at_bound=tailing.paused, last=last):
+                if opened.flusher.due(at_bound=tailing.at_bound, last=last):
                     self._flush(opened)
                 elif not opened.flusher.look_when_time():
                     continue
@@ -318,7 +319,7 @@ def run_ingest(
         LiveFolderInUse: another ingest owns the live folder (rule 11).
         SpecRefused, SchemaRefused, SchemaUnknown, Unavailable: at the start, within 10 seconds.
         CommitUnknown: at the start; the catalog does not say whether the table is claimed.
-        Exception: what is not typed (a full disk, a bug); all tables ended.
+        Exception: what is not typed (a broken disk, a bug); all tables ended.
     """
     with FolderLock(sources.live.folder), _rare_collections(), ExitStack() as stack:
         errors: dict[TableName, CatalogError] = {}
