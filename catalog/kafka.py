@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 #: Longest wait for one answer of a broker, in seconds: a start has to fail within 10.
 REQUEST_S = 4.0
-#: Longest wait for a request of the admin client, which may forget one when a broker dies.
+#: Longest wait for what the admin client answers by itself after :data:`REQUEST_S`.
 ANSWER_S = REQUEST_S + 1
 #: Messages taken from the client at a time. Small on purpose: the client's message objects stay in
 #: the processor's cache (0.43 µs a message at 2,000, 0.86 µs at 30,000).

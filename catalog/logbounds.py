@@ -47,7 +47,7 @@ class BoundsLook:
 
     @property
     def over(self) -> bool:
-        """Whether every answer is there, or will not come: the client forgets some."""
+        """Whether every answer is there, or should have come long ago."""
         answers = (future for answer in self._answers for future in answer.values())
         return time.monotonic() > self._until_s or all(future.done() for future in answers)
 
@@ -63,13 +63,13 @@ class BoundsLook:
 
 
 def _offsets(answer: dict[Any, Any]) -> dict[Place, int]:
+    """What was answered. Without a leader there is an error, or a number below zero, or nothing."""
     found = {}
     for asked, future in answer.items():
         try:
-            found[(asked.topic, asked.partition)] = int(future.result(0).offset)
-        except (
-            KafkaException,
-            TimeoutError,
-        ):  # no leader just now: what was seen before stays
+            offset = int(future.result(0).offset)
+        except (KafkaException, TimeoutError):
             continue
+        if offset >= 0:
+            found[(asked.topic, asked.partition)] = offset
     return found
