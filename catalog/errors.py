@@ -11,7 +11,8 @@
     ├── Unavailable              (retriable) a service did not answer in time
     │   ├── RegistryUnavailable
     │   ├── BrokerUnavailable
-    │   └── LakeUnavailable
+    │   ├── LakeUnavailable
+    │   └── LiveFolderFull       the live folder has no room for the next rows
     ├── TableNotFound            no such table
     ├── NotReady                 (retriable) the live table has not been published yet
     ├── VersionGone              (retriable) a pinned version cannot be answered any more
@@ -111,6 +112,10 @@ class BrokerUnavailable(Unavailable):
 
 class LakeUnavailable(Unavailable):
     """The Iceberg catalog or its store did not answer."""
+
+
+class LiveFolderFull(Unavailable):
+    """The live folder has no room; rows wait in the log until there is some."""
 
 
 class TableNotFound(CatalogError):

@@ -9,8 +9,8 @@ flushes and follows the head. How a table ends, while the others go on:
 * every other typed error that no repetition mends (another topic, another owner, no positions): the
   table ends at once. A fenced writer does not claim again, or two would fight for ever; a fenced
   standby follows who fenced it.
-* what may mend (broker, registry or lake away) is tried again with growing pauses, and the manifest
-  says so; at the start it ends the process instead, within seconds.
+* what may mend (broker, registry or lake away, the live folder full) is tried again with growing
+  pauses, and the manifest says so; at the start it ends the process instead, within seconds.
 
 On a stop nothing is flushed: the log is replayed from the newest snapshot's positions.
 """
@@ -120,7 +120,7 @@ class TableIngest:
             The typed error that ended the table, None if ``stop`` did.
 
         Raises:
-            Exception: what is not typed (a full disk, a bug) ends the process.
+            Exception: what is not typed (a broken disk, a bug) ends the process.
         """
         pause_s = RETRY_S
         while not stop.is_set() and not self._ended.is_set():
@@ -209,11 +209,12 @@ class TableIngest:
         while not stop.is_set() and not self._ended.is_set():
             self._wake.wait(TICK_S)
             self._wake.clear()
+            opened.run.publish_late()
             last = self._reading_ended.is_set()
             if last:
                 tailing.end()
             try:
-                if not opened.duty.turn(at_bound=tailing.paused, last=last):
+                if not opened.duty.turn(at_bound=tailing.at_bound, last=last):
                     continue
             except (Unavailable, CommitUnknown) as error:
                 opened.run.troubled("lake", error)
@@ -301,7 +302,7 @@ def run_ingest(
         LiveFolderInUse: another ingest owns the live folder (rule 11).
         SpecRefused, SchemaRefused, SchemaUnknown, Unavailable: at the start, within 10 seconds.
         CommitUnknown: at the start; the catalog does not say whether the table is claimed.
-        Exception: what is not typed (a full disk, a bug); all tables ended.
+        Exception: what is not typed (a broken disk, a bug); all tables ended.
     """
     with FolderLock(sources.live.folder), _rare_collections(), ExitStack() as stack:
         errors: dict[TableName, CatalogError] = {}

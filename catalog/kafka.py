@@ -54,9 +54,15 @@ T = TypeVar("T")
 
 #: Longest wait for one answer of a broker, in seconds: a start has to fail within 10.
 REQUEST_S = 4.0
+#: Longest wait for what the admin client answers by itself after :data:`REQUEST_S`.
+ANSWER_S = REQUEST_S + 1
 #: Messages taken from the client at a time. Small on purpose: the client's message objects stay in
 #: the processor's cache (0.43 µs a message at 2,000, 0.86 µs at 30,000).
 DRAIN_ROWS = 2_000
+#: Value bytes after which a chunk takes no more, whatever its records' size: three times what a
+#: full chunk of narrow ones holds. A chunk passes it by one drain at most, and that is sized by
+#: the records before it.
+CHUNK_BYTES = 16 * 1024**2
 
 
 class TopicReader:
@@ -145,10 +151,8 @@ class TopicReader:
             return tuple(TopicIdentity(topic, cluster, "") for topic in self._topics)
         wish = TopicCollection(list(self._topics))
         found = self._admin.describe_topics(wish, request_timeout=REQUEST_S)
-        return tuple(
-            TopicIdentity(topic, cluster, str(self._call(found[topic].result).topic_id))
-            for topic in self._topics
-        )
+        ids = {topic: self._call(partial(found[topic].result, ANSWER_S)) for topic in self._topics}
+        return tuple(TopicIdentity(topic, cluster, str(ids[topic].topic_id)) for topic in ids)
 
     def partitions(self) -> tuple[Place, ...]:
         """All partitions that the topics have now.
@@ -269,14 +273,18 @@ class TopicReader:
             self._consumer.close()
 
     def _drain(self, first: Message, max_rows: int) -> None:
-        """Takes what the client has queued, about ``max_rows`` records, the first one included."""
-        messages, rows = [first], 0
+        """Takes what the client has queued, the first record included.
+
+        About ``max_rows`` records, or :data:`CHUNK_BYTES` bytes of values.
+        """
+        messages, rows, size = [first], 0, 0
         while messages:
             good = self._without_errors(messages)
             if good:
                 self._taken.append(take_apart(good, self._places))
-                rows += len(good)
-            left = min(DRAIN_ROWS, max_rows - rows)
+                rows, size = rows + len(good), size + sum(map(len, good))
+            mean = size // rows if rows else 0
+            left = min(DRAIN_ROWS, max_rows - rows, (CHUNK_BYTES - size) // max(1, mean))
             if left <= 0 or self._failed is not None:
                 break
             messages = self._call(partial(self._consumer.consume, left, 0))
@@ -347,6 +355,8 @@ class TopicReader:
             return request()
         except KafkaException as error:
             raise self._error(error.args[0]) from error
+        except TimeoutError as error:
+            raise self._unavailable("no answer in time") from error
         except RuntimeError as error:  # how the client says that it was closed
             raise BrokerUnavailable("the Kafka client is closed") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -36,6 +37,7 @@ class BoundsLook:
 
     def __init__(self, admin: AdminClient, places: Collection[Place], timeout_s: float) -> None:
         wish = [TopicPartition(*place) for place in places]
+        self._until_s = time.monotonic() + 2 * timeout_s
         self._answers: list[dict[Any, Any]] = [
             admin.list_offsets(
                 dict.fromkeys(wish, spec), isolation_level=level, request_timeout=timeout_s
@@ -45,11 +47,12 @@ class BoundsLook:
 
     @property
     def over(self) -> bool:
-        """Whether every answer is there, or will not come."""
-        return all(future.done() for answer in self._answers for future in answer.values())
+        """Whether every answer is there, or should have come long ago."""
+        answers = (future for answer in self._answers for future in answer.values())
+        return time.monotonic() > self._until_s or all(future.done() for future in answers)
 
     def found(self) -> tuple[LogBounds, ...]:
-        """The partitions of which everything was answered, sorted; waits until it is over."""
+        """The partitions of which everything was answered, sorted."""
         begin, stable, end = (_offsets(answer) for answer in self._answers)
         found = []
         for place in sorted(begin.keys() & stable.keys() & end.keys()):
@@ -60,10 +63,13 @@ class BoundsLook:
 
 
 def _offsets(answer: dict[Any, Any]) -> dict[Place, int]:
+    """What was answered. Without a leader there is an error, or a number below zero, or nothing."""
     found = {}
     for asked, future in answer.items():
         try:
-            found[(asked.topic, asked.partition)] = int(future.result().offset)
-        except KafkaException:  # no leader just now: what was seen before stays
+            offset = int(future.result(0).offset)
+        except (KafkaException, TimeoutError):
             continue
+        if offset >= 0:
+            found[(asked.topic, asked.partition)] = offset
     return found

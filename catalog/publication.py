@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from catalog import reasons
 from catalog.cuts import oldest, reaches, share_above
 from catalog.declaration import schema_id
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, LiveFolderFull
 from catalog.heads import Head
 from catalog.manifest import Manifest, State
 from catalog.mapped import Told
-from catalog.offsets import Offsets, TopicIdentity, distance
+from catalog.offsets import Offsets, TopicIdentity
 from catalog.records import LogBounds, RejectReport, Segment
 from catalog.segments import LiveWriter
 from catalog.spec import TableName
@@ -102,6 +103,7 @@ class Publication:
         self._troubles: dict[str, CatalogError] = {}
         #: What is said about rejects: counts, and how many letters are recorded.
         self.rejects = RejectReport()
+        self._unsaid: LiveFolderFull | None = None
 
     @property
     def head(self) -> Head:
@@ -138,6 +140,11 @@ class Publication:
     def segments(self) -> tuple[Segment, ...]:
         """The live segments, oldest first."""
         return self._segments
+
+    @property
+    def unsaid(self) -> LiveFolderFull | None:
+        """Why the manifest on disk is older than this state; None: it is not."""
+        return self._unsaid
 
     @property
     def stopped(self) -> CatalogError | None:
@@ -264,7 +271,7 @@ class Publication:
         """Replaces the manifest (rule 10).
 
         None while an earlier run's reaches further: that one stays the version, and says how far
-        this run has come (rule 12).
+        this run has come (rule 12). None, too, while there is no room: see :attr:`unsaid`.
         """
         with self._lock:
             end = self._end()
@@ -319,24 +326,29 @@ class Publication:
                 keep.update(self._held.segments)
             return self._writer.trim(keep, time.monotonic())
 
-    def _write(self, manifest: Manifest) -> Manifest:
+    def _write(self, manifest: Manifest) -> Manifest | None:
+        """None where there is no room: the older manifest stays, and :attr:`unsaid` says why."""
         error = self._stopped or next(iter(self._troubles.values()), None)
         said = replace(_saying(manifest, self._state(), error), reason=self._reason())
-        self._writer.publish(said)
+        try:
+            self._writer.publish(said)
+        except LiveFolderFull as full:
+            self._unsaid = full
+            return None
+        self._unsaid = None
         return said
 
     def _write_held(self, held: Manifest) -> None:
         """The version of an earlier run with the state, and the view of the log, of this one."""
         self._sequence += 1
         watermarks = held.watermarks.max(self._watermarks)
-        self._held = self._write(
-            replace(held, sequence=self._sequence, watermarks=watermarks, log=self._log)
-        )
+        said = replace(held, sequence=self._sequence, watermarks=watermarks, log=self._log)
+        self._held = self._write(said) or held
 
     def _state(self) -> State:
         if self._stopped is not None:
             return "stopped"
-        if self._paused:
+        if self._paused or reasons.ROOM in self._troubles:
             return "paused"
         return "running" if self._caught_up else "catching_up"
 
@@ -344,19 +356,13 @@ class Publication:
         if self._stopped is not None:
             return None  # its error says it
         if self._held is not None:
-            left, whole = (distance(base, self.owed) for base in (self._end(), self._committed()))
-            return (
-                f"reading again what was published before the restart: {whole - left} of {whole} "
-                "positions; until then answers are what they were"
-            )
+            return reasons.reading_again(self._committed(), self._end(), self.owed)
         if self._paused:
-            return (
-                f"live rows fill live.max_bytes ({self._origin.live_max_bytes} bytes): reading "
-                "goes on when history has taken some of them"
-            )
+            return reasons.at_bound(self._origin.live_max_bytes)
+        if reasons.ROOM in self._troubles:
+            return reasons.NO_ROOM
         if not self._caught_up:
-            left = distance(self._end(), self._origin.ends)
-            return f"{left} positions left of what the log held at the start"
+            return reasons.catching_up(self._end(), self._origin.ends)
         return None
 
     def _committed(self) -> Offsets:

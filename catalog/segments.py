@@ -30,6 +30,7 @@ from catalog.manifest import Manifest, schema_key
 from catalog.mapped import Declarations, lineage, map_segment
 from catalog.offsets import Offsets, TopicPartition
 from catalog.records import Part, Range, Segment
+from catalog.room import RESERVE_FILE, Reserve, room_for
 from catalog.spec import TableName
 from catalog.tiers import merge_due
 
@@ -79,6 +80,7 @@ class LiveWriter:
         self._table = table_folder(name)
         self._grace_s = grace_s
         self._path.mkdir(parents=True, exist_ok=True)
+        self._reserve = Reserve(self._path)
         self._run = f"{time.time_ns():x}{secrets.token_hex(2)}"
         self._numbers = itertools.count(1)
         self._texts: dict[str, str] = {}
@@ -111,6 +113,7 @@ class LiveWriter:
 
         Raises:
             ValueError: rows are out of order or outside the ranges.
+            LiveFolderFull: there is no room; nothing is left of it.
             OSError: the file cannot be written.
         """
         key = "" if declared is None else self._declared.add(declared)
@@ -129,6 +132,7 @@ class LiveWriter:
         Raises:
             LogGap: a partition's ranges go back (rule 4).
             SegmentMissing: an input is gone.
+            LiveFolderFull: as :meth:`write`.
             ValueError: the result could pass :data:`MAX_MERGE_BYTES`, or there is no input.
         """
         if not segments or sum(segment.bytes for segment in segments) > MAX_MERGE_BYTES:
@@ -159,6 +163,7 @@ class LiveWriter:
         Raises:
             ValueError: E lies below C somewhere.
             LogEndsEarly: E lies below the published one, of the same table and topics (rule 12).
+            LiveFolderFull: there is no room; the published one stays.
             OSError: the file cannot be written.
         """
         if not manifest.high.covers(manifest.committed):
@@ -172,7 +177,7 @@ class LiveWriter:
             )
         faults.reach("publish.before")
         temporary = self._path / f"{MANIFEST_FILE}.{self._run}.tmp"
-        temporary.write_bytes(manifest.to_json(self._texts))
+        self._reserve.write(temporary, manifest.to_json(self._texts))
         # Inode numbers are used again and clocks tick in milliseconds: without a time of its own
         # a manifest could look like the last but one to a reader, for ever on an idle topic.
         self._stamp_ns = max(time.time_ns(), self._stamp_ns + 1000)
@@ -206,7 +211,8 @@ class LiveWriter:
         """
         faults.reach("trim.before")
         listed = self._published.segments if self._published else ()
-        needed = {Path(segment.file).name for segment in (*listed, *keep)} | {MANIFEST_FILE}
+        names = {Path(segment.file).name for segment in (*listed, *keep)}
+        needed = names | {MANIFEST_FILE, RESERVE_FILE}
         with os.scandir(self._path) as entries:
             loose = {entry.name: entry.stat().st_size for entry in entries}  # sizes by name
         for name in needed:
@@ -218,6 +224,7 @@ class LiveWriter:
             (self._path / name).unlink(missing_ok=True)
             if count * 2 >= len(due) > (count - 1) * 2:
                 faults.reach("trim.half")
+        self._reserve.keep()
         return sum(loose[name] for name in due)
 
     def read(
@@ -247,7 +254,8 @@ class LiveWriter:
         self, batch: pa.RecordBatch, parts: tuple[Part, ...], created_us: int, declared: str
     ) -> Segment:
         name = f"{self._run}-{next(self._numbers):08d}.arrow"
-        size = write_file(batch, self._path / name)
+        with room_for(self._path / name):
+            size = write_file(batch, self._path / name)
         file, made = f"{self._table}/{name}", checksum_of(self._path / name)
         return Segment(file, batch.num_rows, size, parts, created_us, declared, made)
 

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.decode import Decoder
 from catalog.errors import (
     BrokerUnavailable,
     CatalogError,
+    LiveFolderFull,
     LogEndsEarly,
     LogGap,
     SchemaChanged,
@@ -36,7 +38,8 @@ from catalog.looks import Looks
 from catalog.observer import Observer
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.publication import Publication
-from catalog.records import Chunk
+from catalog.reasons import ROOM
+from catalog.records import Chunk, Range, Segment
 from catalog.rejects import Rejects
 from catalog.schemas import TIMESTAMP
 from catalog.segments import LiveWriter
@@ -116,6 +119,15 @@ class Run:
             self.observer.troubled(self.spec.name, trouble)
             self.publication.publish()
 
+    def publish_late(self) -> None:
+        """Publishes what there was no room for, if there was something."""
+        unsaid = self.publication.unsaid
+        if unsaid is not None:
+            self.troubled(ROOM, unsaid)
+            self.publication.publish()
+            if self.publication.unsaid is None:
+                self.recovered(ROOM)
+
     def recovered(self, where: str) -> None:
         """Shows that it is over."""
         if self.publication.say_trouble(where, None):
@@ -153,6 +165,12 @@ class Tailing:
             )
         ]
         self.paused = False
+        self._no_room = False
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether reading waits for history to take what is live."""
+        return self.paused or self._no_room
 
     def start(self) -> None:
         """Starts the threads."""
@@ -254,7 +272,9 @@ class Tailing:
         newest_us: int | None = None
         if ranges:
             declared = run.decoder.declaration
-            segment = run.writer.write(batch, ranges, declared)
+            segment = self._retried(ROOM, lambda: self._write(batch, ranges, declared))
+            if segment is None:
+                return None
             run.publication.extend(segment, watermarks, declared)
             newest_us = pc.max(batch.column(TIMESTAMP).cast("int64")).as_py()
             run.observer.consumed(run.spec.name, segment.rows, segment.bytes)
@@ -268,6 +288,19 @@ class Tailing:
             self._publish(newest_us)
             raise refused
         return newest_us
+
+    def _write(
+        self, batch: pa.RecordBatch, ranges: tuple[Range, ...], declared: pa.Schema
+    ) -> Segment:
+        """Writes a segment; where there is no room, a flush is due, which makes some."""
+        try:
+            segment = self._run.writer.write(batch, ranges, declared)
+        except LiveFolderFull:
+            self._no_room = True
+            self._wake.set()
+            raise
+        self._no_room = False
+        return segment
 
     def _publish(self, newest_us: int | None) -> None:
         manifest = self._run.publication.publish()
@@ -292,14 +325,16 @@ class Tailing:
                 self._merge.wait()
                 self._merge.clear()
                 continue
-            with run.publication.using(group):
-                try:
-                    merged = run.writer.merge(group)
-                except SegmentMissing as error:  # the next flush meets it and starts again
-                    run.troubled("live", error)
-                    return
-                run.publication.replace(group, merged)
-                run.publication.publish()
+            try:
+                with run.publication.using(group):
+                    run.publication.replace(group, run.writer.merge(group))
+                    run.publication.publish()
+            except LiveFolderFull:  # merging saves time, not room
+                self._over.wait(RETRY_MAX_S)
+                continue
+            except SegmentMissing as error:  # the next flush meets it and starts again
+                run.troubled("live", error)
+                return
             reach("merge.published")
 
     def _retried(self, where: str, request: Callable[[], _T]) -> _T | None:

@@ -14,7 +14,7 @@ from catalog.kafka import TopicReader
 from catalog.owners import this_process
 from catalog.pulse import Pulse
 from catalog.registry import open_registry
-from catalog.spec import TableName, TableSpec
+from catalog.spec import LiveSpec, TableName, TableSpec
 from flight_server.config import Settings, load
 from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake

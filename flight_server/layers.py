@@ -189,8 +189,15 @@ def resolved_paths(values: Mapping[str, object], folder: Path) -> dict[str, obje
     for section, keys in _PATHS.items():
         part = whole.get(section, {})
         if isinstance(part, Mapping):
-            changed = {key: _absolute(str(part[key]), folder) for key in keys if part.get(key)}
-            whole[section] = {**part, **changed}
+            given = {key: part[key] for key in keys if part.get(key)}
+            whole[section] = {
+                **part,
+                **{
+                    key: _absolute(str(value), folder)
+                    for key, value in given.items()
+                    if isinstance(value, (str, Path))  # another type is refused as what it is
+                },
+            }
     for section in ("kafka", "registry", "catalog"):
         part = whole.get(section, {})
         if isinstance(part, Mapping):

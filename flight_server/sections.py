@@ -34,9 +34,10 @@ class PassThrough(Section):
     @model_validator(mode="after")
     def _extras_are_names_of_the_library(self) -> PassThrough:
         for key, value in self.extras().items():
-            own = nearest(key, type(self).model_fields)
-            if own is not None:
-                raise ValueError(f"unknown key {key!r}: did you mean {own!r}?")
+            own, first = type(self).model_fields, key.partition(".")[0]
+            near = first if first in own else nearest(key, own)
+            if near is not None:
+                raise ValueError(f"unknown key {key!r}: did you mean {near!r}?")
             if isinstance(value, (dict, list)):
                 raise ValueError(  # noqa: TRY004  # pydantic turns a ValueError into a report
                     f"{key!r} must be one value: a text, a number or a boolean"

@@ -46,8 +46,13 @@ Row = tuple[int, int, int]
 
 def framed(number: int, *, schema_id: int = SCHEMA_ID) -> bytes:
     """One record as a Confluent producer writes it."""
+    return framed_text(f"S{number % 5}", number, schema_id=schema_id)
+
+
+def framed_text(symbol: str, number: int, *, schema_id: int = SCHEMA_ID) -> bytes:
+    """One record with a symbol of any length."""
     body = io.BytesIO()
-    fastavro.schemaless_writer(body, _PARSED, {"symbol": f"S{number % 5}", "number": number})
+    fastavro.schemaless_writer(body, _PARSED, {"symbol": symbol, "number": number})
     return b"\0" + schema_id.to_bytes(4, "big") + body.getvalue()
 
 

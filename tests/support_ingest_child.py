@@ -24,6 +24,7 @@ def main() -> None:
         (given["topic"],),
         schema_id=7,
         flush_rows=given.get("flush_rows", 100),
+        flush_bytes=given.get("flush_bytes", 512 * 1024**2),
         flush_age_s=given.get("flush_age_s", 0.5),
         **given.get("spec", {}),
     )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
 
 from confluent_kafka import Producer
 from pyiceberg.catalog import load_catalog
@@ -34,11 +40,11 @@ def mock_cluster() -> Iterator[Broker]:
 class Log:
     """A topic and what was written to it: per partition (offset, number)."""
 
-    def __init__(self, broker: Broker, topic: str, partitions: int = 2) -> None:
+    def __init__(self, broker: Broker, topic: str, partitions: int = 2, **producer: object) -> None:
         self.broker, self.topic, self.partitions = broker, topic, partitions
         self.sent: dict[int, list[tuple[int, int]]] = {p: [] for p in range(partitions)}
         self._number = 0
-        self._producer = broker.producer()
+        self._producer = broker.producer(**producer)
         self._producer.list_topics(topic, timeout=WAIT_S)
 
     def write(self, count: int, partition: int | None = None) -> None:
@@ -132,3 +138,34 @@ def shaky(world: World, *script: tuple[str, CatalogError]) -> Shaky:
     lake.script, lake.gate = list(script), threading.Event()
     lake.gate.set()
     return lake
+
+
+class Child:
+    """An ingest in a process of its own."""
+
+    def __init__(
+        self,
+        world: World,
+        log: Log,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        **options: float,
+    ) -> None:
+        given = {
+            "folder": str(world.folder),
+            "kafka": world.kafka,
+            "table": str(NAME),
+            "topic": log.topic,
+            **options,
+        }
+        here = Path(__file__).parent
+        self.process = subprocess.Popen(
+            [sys.executable, str(here / "support_ingest_child.py"), json.dumps(given)],
+            env={**os.environ, **environment, "PYTHONPATH": f"{here.parent}:{here}"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from catalog.spec import TableName
-from flight_server.config import SECTIONS, ConfigRefused, Settings, load
+from flight_server.config import SECTIONS, ConfigRefused, Section, Settings, load
 from flight_server.settings_page import effective, reference
 
 ROOT = Path(__file__).parent.parent
@@ -218,3 +220,48 @@ def test_the_documented_reference_is_the_settings() -> None:
     for name, section in SECTIONS.items():
         for key, field in section.model_fields.items():
             assert field.description, f"{name}.{key} says nothing about itself"
+
+
+#: Values of every kind, as TOML writes them: each setting refuses one of them at least.
+STRANGE = ("''", "'no such'", "-1", "7", "true", "[[1]]", "{a = {b = 1}}")
+
+
+def _refused(section: type[Section], key: str) -> list[str]:
+    """The strange values that the type of a setting does not take."""
+    field = section.model_fields[key]
+    kind: Any = field.annotation
+    for bound in field.metadata:
+        kind = Annotated[kind, bound]
+    adapter = TypeAdapter(kind)
+    refused = []
+    for text in STRANGE:
+        try:
+            adapter.validate_python(tomllib.loads(f"value = {text}")["value"])
+        except ValidationError:
+            refused.append(text)
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(name, key) for name, section in SECTIONS.items() for key in section.model_fields],
+)
+def test_every_setting_refuses_a_wrong_value_by_its_name(
+    name: str, key: str, tmp_path: Path
+) -> None:
+    """Made from the model: a new setting cannot be forgotten, nor take just anything."""
+    wrong = _refused(SECTIONS[name], key)
+    assert wrong, f"{name}.{key} takes every value there is"
+    others = {"name": "'a.b'", "topics": "['t']"} if name == "table" else {}
+    for text in wrong:
+        lines = "\n".join(f"{k} = {v}" for k, v in (others | {key: text}).items())
+        head, path = (f"[[{name}]]", f"{name}.0") if name == "table" else (f"[{name}]", name)
+        said = refusal(tmp_path, f"{head}\n{lines}")
+        assert said.startswith(path), f"{text}: {said}"
+        assert key in said, f"{text}: {said}"
+
+
+@pytest.mark.parametrize("section", ["kafka", "registry", "catalog"])
+def test_a_librarys_setting_must_be_one_value(section: str, tmp_path: Path) -> None:
+    said = refusal(tmp_path, f"[{section}]\n'some.name' = [1, 2]")
+    assert f"{section}: 'some.name' must be one value" in said

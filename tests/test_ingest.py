@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -29,6 +25,7 @@ from support_ingest import (
 from support_kafka import Broker
 from support_log import (
     NAME,
+    Child,
     Gated,
     Log,
     assert_answer,
@@ -276,7 +273,7 @@ def test_killed_anywhere_and_started_again_nothing_is_lost_or_doubled(
     """Rules 2, 4 to 6, 10, 12 and 14: the log is replayed from the newest snapshot's positions."""
     log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
     often = {"flush_rows": 10**9, "flush_age_s": 3600} if "merge" in point else {}
-    child = _Child(world, log, {"K2_KILL_POINT": point}, **often)
+    child = Child(world, log, {"K2_KILL_POINT": point}, **often)
     with child:
         limit = time.monotonic() + WAIT_S
         while child.process.poll() is None:
@@ -291,33 +288,6 @@ def test_killed_anywhere_and_started_again_nothing_is_lost_or_doubled(
         world.wait(NAME, committed("t", *log.ends))
     manifest = assert_answer(world, log)
     assert sorted(world.history(NAME, manifest.snapshot_id)) == world.answer(NAME)[0]
-
-
-class _Child:
-    """An ingest in a process of its own."""
-
-    def __init__(
-        self, world: World, log: Log, environment: dict[str, str], **options: float
-    ) -> None:
-        given = {
-            "folder": str(world.folder),
-            "kafka": world.kafka,
-            "table": str(NAME),
-            "topic": log.topic,
-            **options,
-        }
-        here = Path(__file__).parent
-        self.process = subprocess.Popen(
-            [sys.executable, str(here / "support_ingest_child.py"), json.dumps(given)],
-            env={**os.environ, **environment, "PYTHONPATH": f"{here.parent}:{here}"},
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 # --- the head moves -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from support_kafka import Broker
 
+import catalog.kafka
 from catalog.errors import BrokerUnavailable, LogEndsEarly, LogGap, SpecRefused
 from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
@@ -155,6 +156,24 @@ def test_nothing_is_lost_or_doubled_around_pauses(mock_broker: Broker) -> None:
                 chunks.append(late)
             source.resume()
     assert [int(v or b"") for *_, v in rows_of(chunks)] == list(range(3000))
+    assert_contiguous(chunks, Offsets())
+
+
+def test_a_chunk_is_bounded_by_bytes_at_any_size_of_records(
+    mock_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 14: rows alone bound nothing where records are large; small ones come many at a time."""
+    monkeypatch.setattr(catalog.kafka, "CHUNK_BYTES", 100_000)
+    values = [bytes(20_000)] * 150 + [b"x"] * 2000
+    mock_broker.produce("t", values, partition=0)
+    with reader(mock_broker, "t") as source:
+        source.assign(Offsets())
+        time.sleep(0.5)  # the client's queue fills, or every chunk would be small anyway
+        chunks = poll_until(source, lambda seen: count(seen) == len(values), max_rows=50_000)
+    sizes = [sum(len(value or b"") for value in chunk.values) for chunk in chunks]
+    assert max(sizes) <= 2 * 100_000  # the bound, and one drain
+    assert max(len(chunk.values) for chunk in chunks) > 100
+    assert [value for *_, value in rows_of(chunks)] == values
     assert_contiguous(chunks, Offsets())
 
 

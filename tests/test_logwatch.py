@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from concurrent.futures import Future
+from typing import Any
 
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from catalog.logbounds import BoundsLook
 from catalog.logwatch import LogWatch, uncommitted_share
 from catalog.offsets import Offsets
 from catalog.records import LogBounds
@@ -71,3 +76,31 @@ def test_a_partition_that_nobody_answers_for_stays_as_it_was() -> None:
     assert [bounds.partition for bounds in first] == [0, 1]
     second = watch.look([LogBounds("t", 0, 1, 4, 4)], Offsets(), 2)
     assert [bounds.end for bounds in second] == [4, 3]
+
+
+class Answers:
+    """An admin client that answers as told, one bound after the other; None: it never does."""
+
+    def __init__(self, *bounds: tuple[int | Exception | None, ...]) -> None:
+        self._bounds = list(bounds)
+
+    def list_offsets(self, asked: dict[Any, Any], **_: object) -> dict[Any, Future[Any]]:
+        """A future per partition."""
+        answers: dict[Any, Future[Any]] = {}
+        for place, said in zip(asked, self._bounds.pop(0), strict=True):
+            answers[place] = Future()
+            if isinstance(said, Exception):
+                answers[place].set_exception(said)
+            elif said is not None:
+                answers[place].set_result(type("Found", (), {"offset": said}))
+        return answers
+
+
+def test_a_partition_without_a_leader_is_not_part_of_what_a_look_finds() -> None:
+    """The client says so in three ways: by an error, by a number below zero, or by nothing."""
+    lost = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    admin = Answers((1, 0, 0, 0), (5, -1001, 0, 5), (9, 0, lost, None))
+    look = BoundsLook(admin, [("t", p) for p in range(4)], 0.0)  # type: ignore[arg-type] # as an admin client
+    assert look.over  # its time is up
+    assert look.found() == (LogBounds("t", 0, 1, 5, 9),)
+    assert not BoundsLook(Answers(*[(None,)] * 3), [("t", 0)], 60.0).over  # type: ignore[arg-type] # the same
