@@ -135,6 +135,12 @@ def iceberg_rest(s3: S3Store) -> RestCatalog:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> int:
+    """The port of a real PostgreSQL server (user k2, no password; a new database per test)."""
+    return int(server_state("postgres")["port"])
+
+
+@pytest.fixture(scope="session")
 def schema_registry() -> str:
     """The URL of a real Confluent-compatible schema registry (compatibility BACKWARD)."""
     return server_state("schema-registry")["url"]
