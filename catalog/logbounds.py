@@ -63,7 +63,9 @@ def _offsets(answer: dict[Any, Any]) -> dict[Place, int]:
     found = {}
     for asked, future in answer.items():
         try:
-            found[(asked.topic, asked.partition)] = int(future.result().offset)
+            offset = int(future.result().offset)
         except KafkaException:  # no leader just now: what was seen before stays
             continue
+        if offset >= 0:  # OFFSET_INVALID: the connection was lost under the question
+            found[(asked.topic, asked.partition)] = offset
     return found

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from concurrent.futures import Future
 
+import pytest
+from confluent_kafka import OFFSET_INVALID, TopicPartition
+from confluent_kafka.admin import ListOffsetsResultInfo
+
+from catalog.logbounds import BoundsLook
 from catalog.logwatch import LogWatch, uncommitted_share
 from catalog.offsets import Offsets
 from catalog.records import LogBounds
@@ -71,3 +76,20 @@ def test_a_partition_that_nobody_answers_for_stays_as_it_was() -> None:
     assert [bounds.partition for bounds in first] == [0, 1]
     second = watch.look([LogBounds("t", 0, 1, 4, 4)], Offsets(), 2)
     assert [bounds.end for bounds in second] == [4, 3]
+
+
+def test_a_partition_without_an_answer_is_left_out() -> None:
+    """A connection that is lost under the question leaves OFFSET_INVALID and no error behind."""
+
+    class Admin:
+        def list_offsets(self, wish: dict[TopicPartition, object], **_: object) -> object:
+            answers = {}
+            for place in wish:
+                future: Future[ListOffsetsResultInfo] = Future()
+                offset = OFFSET_INVALID if place.partition else 7
+                future.set_result(ListOffsetsResultInfo(offset, -1, -1))
+                answers[place] = future
+            return answers
+
+    look = BoundsLook(Admin(), [("t", 0), ("t", 1)], 1.0)  # type: ignore[arg-type] # what it asks
+    assert look.found() == (LogBounds("t", 0, 7, 7, 7),)
