@@ -157,13 +157,18 @@ def free_port() -> int:
 
 def _kafka(folder: Path, options: Mapping[str, str]) -> Launch:
     lib = jars("kafka")
-    port, controller = free_port(), free_port()
+    port, controller, inner, outer = (free_port() for _ in range(4))
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        # A second way in for a proxy: it listens on ``outer``, which the broker advertises there.
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},"
+        f"PROXIED://127.0.0.1:{inner}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{outer}",
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT" for name in ("PLAINTEXT", "CONTROLLER", "PROXIED")
+        ),
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(folder / "log"),
         "auto.create.topics.enable": "false",
@@ -187,7 +192,7 @@ def _kafka(folder: Path, options: Mapping[str, str]) -> Launch:
     return Launch(
         argv=(base[0], *jvm, *base[1:], "kafka.Kafka", str(config)),
         port=port,
-        state={"bootstrap": f"127.0.0.1:{port}"},
+        state={"bootstrap": f"127.0.0.1:{port}", "inner": str(inner), "outer": str(outer)},
         before=(
             (*base, "kafka.tools.StorageTool", "format", "-t", _kafka_id(), "-c", str(config)),
         ),
