@@ -251,6 +251,7 @@ class Campaign:
             self._judge.settle(time.monotonic())
             self._judge.load()  # also where no answer waited: the last one is held against all
             self._last_answer()
+            self._audit()
         if (injected := sum(self._injected().values())) < self.plan.faults:
             self._fail(f"only {injected} faults took effect")
         if self._judge.verdict.mixed < self.plan.answers:
@@ -337,13 +338,14 @@ class Campaign:
         return found
 
     def _audit(self) -> None:
-        """What an operator runs: the table proves itself."""
-        done = subprocess.run(
-            [K2, "verify", self._layout.table, "--config", str(self._layout.config)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        """What an operator runs: the table proves itself (where this ``k2`` knows the command)."""
+
+        def k2(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run([K2, *arguments], capture_output=True, text=True, check=False)
+
+        if k2("verify", "--help").returncode:
+            return
+        done = k2("verify", self._layout.table, "--config", str(self._layout.config))
         if done.returncode:
             self._fail(f"k2 verify ended with {done.returncode}: {done.stderr[-500:]}")
 
