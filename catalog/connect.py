@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError as MalformedAnswer
 from pyiceberg.catalog import Catalog, CatalogType, infer_catalog_type, load_catalog
 from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     ForbiddenError,
     NoSuchNamespaceError,
@@ -38,6 +39,7 @@ from catalog.errors import (
     Unsupported,
     shorten,
 )
+from catalog.sqlwatch import limit_uses
 
 #: What a catalog or store raises when it is away, refuses us or answers nonsense. requests'
 #: exceptions and pyarrow's file system errors are OSErrors.
@@ -45,10 +47,14 @@ FOREIGN = (OSError, RESTError, SQLAlchemyError, MalformedAnswer)
 
 #: Seconds that one statement waits for another process's lock on a SQLite catalog.
 _SQLITE_BUSY_S = 15
+#: Seconds to reach a PostgreSQL catalog, a greeting included.
+_DATABASE_S = 5
 #: Seconds for a REST catalog's answer to one request, once it is reached.
 _ANSWER_S = 20.0
 #: Seconds to reach an S3 endpoint; the SDK tries three times.
 _S3_CONNECT_S = 2.0
+#: Seconds without a byte from an S3 store before the SDK tries again.
+_S3_REQUEST_S = 10.0
 
 _SCHEMES = {"": "file", "file": "file", "s3": "s3", "s3a": "s3", "s3n": "s3"}
 
@@ -197,7 +203,12 @@ def completed(properties: Mapping[str, str]) -> dict[str, str]:
     if full.get("s3.endpoint"):
         full.setdefault("s3.region", "us-east-1")  # else pyiceberg asks AWS where the bucket is
     full.setdefault("s3.connect-timeout", str(_S3_CONNECT_S))
+    full.setdefault("s3.request-timeout", str(_S3_REQUEST_S))
     uri = full.get("uri", "")
+    if uri.startswith("postgresql"):
+        full.setdefault("pool_pre_ping", "true")  # else a restarted database fails a commit
+        if "connect_timeout=" not in uri:
+            full["uri"] = uri = f"{uri}{'&' if '?' in uri else '?'}connect_timeout={_DATABASE_S}"
     if uri.startswith("sqlite") and ":memory:" not in uri and "timeout=" not in uri:
         full["uri"] = f"{uri}{'&' if '?' in uri else '?'}timeout={_SQLITE_BUSY_S}"
     return full
@@ -232,6 +243,8 @@ def _open(name: str, properties: Mapping[str, str], timeout_s: float) -> Catalog
             catalog: Catalog = TimedRestCatalog(name, timeout_s, properties)
         else:
             catalog = _load(name, properties)
+        if isinstance(catalog, SqlCatalog):
+            limit_uses(catalog.engine)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise LakeUnavailable(
             f"opening the lake: the settings of {place(properties)} make no catalog "

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 PREFIX = "K2_"
 #: K2_ variables that are no settings: the file, the client, pipes of ours, what tests steer by.
 _NOT_SETTINGS = re.compile(
-    r"K2_(CONFIG|SQL_.*|\w+_FD|KILL_POINT|REQUIRE_\w+|TEST_.*|BENCH_.*|CHAOS_.*)\Z"
+    r"K2_(CONFIG|SQL_.*|\w+_FD|KILL_POINT|FAULTS|REQUIRE_\w+|TEST_.*|BENCH_.*|CHAOS_.*)\Z"
 )
 _SECRET = re.compile(
     r"password|secret|token|credential|user\.info|jaas|access-key|authorization"

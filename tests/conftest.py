@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import settings
 from support_clients import House, house
 from support_compatibility import Recorder
 from support_kafka import Broker
-from support_stack import S3_KEY, S3_SECRET, Stack, StackUnavailable
+from support_stack import S3_KEY, S3_SECRET, START_S, Stack, StackUnavailable
 
 _FOLDER = "K2_TEST_STACK"
 # Tests draw the same examples every time; `make fuzz` and `make differential` draw new and more.
@@ -132,6 +134,22 @@ def iceberg_rest(s3: S3Store) -> RestCatalog:
     (s3.folder / "lake").mkdir(exist_ok=True)
     state = server_state("iceberg-rest", warehouse="s3://lake/rest", endpoint=s3.endpoint)
     return RestCatalog(state["uri"], state["warehouse"], s3)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> int:
+    """The port of a real PostgreSQL server (user k2, no password; a new database per test)."""
+    port = int(server_state("postgres")["port"])
+    limit = time.monotonic() + START_S
+    while True:  # it accepts connections while it is starting up, and refuses to talk
+        try:
+            psycopg.connect(f"user=k2 host=127.0.0.1 port={port} dbname=postgres").close()
+        except psycopg.OperationalError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+        else:
+            return port
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,14 +65,24 @@ class Place:
 
     properties: Mapping[str, str]
     spec: TableSpec
+    opened: list[Lake | Catalog] = field(default_factory=list, compare=False, repr=False)
 
     def lake(self) -> Lake:
         """A new client of ours."""
-        return Lake.open("lake", self.properties, timeout_s=5)
+        lake = Lake.open("lake", self.properties, timeout_s=5)
+        self.opened.append(lake)
+        return lake
 
     def foreign(self) -> Catalog:
         """A client that knows nothing of us."""
-        return load_catalog("lake", **self.properties)
+        catalog = load_catalog("lake", **self.properties)
+        self.opened.append(catalog)
+        return catalog
+
+    def close(self) -> None:
+        """Closes every client; a server's connections do not close themselves."""
+        while self.opened:
+            self.opened.pop().close()
 
     def foreign_table(self) -> Table:
         """The table as other tools see it."""

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -54,12 +55,14 @@ class Launch:
         port: the port that accepts connections when the server is there.
         state: what the server's users need to know.
         before: commands that must have run before.
+        end: the signal that ends it.
     """
 
     argv: tuple[str, ...]
     port: int
     state: Mapping[str, str]
     before: tuple[tuple[str, ...], ...] = ()
+    end: int = signal.SIGKILL  # nothing of a server is kept, so nothing needs an orderly end
 
 
 # --- Java and jars ------------------------------------------------------------------------------
@@ -154,13 +157,18 @@ def free_port() -> int:
 
 def _kafka(folder: Path, options: Mapping[str, str]) -> Launch:
     lib = jars("kafka")
-    port, controller = free_port(), free_port()
+    port, controller, inner, outer = (free_port() for _ in range(4))
     settings = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        # A second way in for a proxy: it listens on ``outer``, which the broker advertises there.
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},"
+        f"PROXIED://127.0.0.1:{inner}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{outer}",
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT" for name in ("PLAINTEXT", "CONTROLLER", "PROXIED")
+        ),
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(folder / "log"),
         "auto.create.topics.enable": "false",
@@ -184,7 +192,7 @@ def _kafka(folder: Path, options: Mapping[str, str]) -> Launch:
     return Launch(
         argv=(base[0], *jvm, *base[1:], "kafka.Kafka", str(config)),
         port=port,
-        state={"bootstrap": f"127.0.0.1:{port}"},
+        state={"bootstrap": f"127.0.0.1:{port}", "inner": str(inner), "outer": str(outer)},
         before=(
             (*base, "kafka.tools.StorageTool", "format", "-t", _kafka_id(), "-c", str(config)),
         ),
@@ -246,12 +254,58 @@ def _apicurio(folder: Path, _options: Mapping[str, str]) -> Launch:
     return Launch(argv, port, {"url": f"http://127.0.0.1:{port}/apis/ccompat/v7"})
 
 
-#: server → the folder of its pom, how it starts.
+def _postgres(folder: Path, _options: Mapping[str, str]) -> Launch:
+    programs, port, data = _postgres_programs(), free_port(), folder / "data"
+    data.mkdir()
+    user: tuple[str, ...] = ()
+    if os.geteuid() == 0:  # it refuses to run as root
+        user = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+        shutil.chown(data, "nobody", "nogroup")
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(parent.stat().st_mode | 0o011)  # the way to its data
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "fsync": "off",
+        "shared_buffers": "16MB",
+    }
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    return Launch(
+        argv=(*user, programs["postgres"], "-D", str(data), "-p", str(port), *options),
+        port=port,
+        state={"port": str(port)},
+        before=((*user, programs["initdb"], "-D", str(data), *_INITDB),),
+        end=signal.SIGQUIT,  # at once, and its shared memory goes with it
+    )
+
+
+_INITDB = ("-U", "k2", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+
+
+def _postgres_programs() -> dict[str, str]:
+    """The programs ``initdb`` and ``postgres``, on the path or where systems keep them.
+
+    Raises:
+        StackUnavailable: PostgreSQL is not installed.
+    """
+    homes = [Path(p) for p in os.environ.get("PATH", "").split(os.pathsep)]
+    homes += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    homes += sorted(Path("/opt/homebrew/opt").glob("postgresql*/bin"), reverse=True)
+    for home in homes:
+        if (home / "initdb").exists() and (home / "postgres").exists():
+            return {name: str(home / name) for name in ("initdb", "postgres")}
+    raise StackUnavailable(
+        "PostgreSQL is missing: apt-get install postgresql, or brew install postgresql"
+    )
+
+
+#: server → the folder of its pom ("": it is installed, not fetched), how it starts.
 SERVERS: Mapping[str, tuple[str, Callable[[Path, Mapping[str, str]], Launch]]] = {
     "kafka": ("kafka", _kafka),
     "s3": ("s3proxy", _s3),
     "iceberg-rest": ("iceberg-rest", _iceberg_rest),
     "schema-registry": ("apicurio", _apicurio),
+    "postgres": ("", _postgres),
 }
 
 
@@ -299,8 +353,9 @@ class Stack:
 
     def _start(self, name: str, options: Mapping[str, str], ready: Path, failed: Path) -> None:
         try:
-            java()
-            jars(SERVERS[name][0])  # here, so that a download has no time limit of a start
+            if pom := SERVERS[name][0]:
+                java()
+                jars(pom)  # here, so that a download has no time limit of a start
         except StackUnavailable as error:
             failed.write_text(str(error))
             return
@@ -346,13 +401,13 @@ def watch(name: str, folder: Path, options: Mapping[str, str]) -> None:
     running = folder / f"{name}.running"
     running.touch()
     try:
-        server, state = _launch(name, folder, options)
+        server, state, end = _launch(name, folder, options)
         try:
             _write(folder / f"{name}.json", json.dumps(state))
             while server.poll() is None and not _abandoned(folder):
                 time.sleep(WATCH_S)
         finally:
-            _end(server)
+            _end(server, end)
     except StackUnavailable as error:
         _write(folder / f"{name}.failed", str(error))
     finally:
@@ -363,7 +418,7 @@ def watch(name: str, folder: Path, options: Mapping[str, str]) -> None:
 
 def _launch(
     name: str, folder: Path, options: Mapping[str, str]
-) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+) -> tuple[subprocess.Popen[bytes], dict[str, str], int]:
     """Starts the server; another process may take a free port first, so up to three times."""
     for attempt in range(3):
         home = folder / name / str(attempt)
@@ -378,8 +433,8 @@ def _launch(
             )
             server = subprocess.Popen(launch.argv, stdout=log, stderr=log, cwd=home)
         if ready and _answers(server, launch.port, folder):
-            return server, {**launch.state, "pid": str(server.pid)}
-        _end(server)
+            return server, {**launch.state, "pid": str(server.pid)}, launch.end
+        _end(server, launch.end)
     raise StackUnavailable(f"{name} did not start: {_tail(folder / name)}")
 
 
@@ -407,9 +462,9 @@ def _owner_gone(folder: Path) -> bool:
     return True
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _end(server: subprocess.Popen[bytes], end: int) -> None:
     if server.poll() is None:
-        server.kill()  # nothing of it is kept, so nothing needs an orderly end
+        server.send_signal(end)
     server.wait()
 
 

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import queue
 import random
-import statistics
+import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi as flightsql
-from support_kafka import Broker
 
-from catalog.faults import KILL_POINTS
-from chaos.judge import Judge, Verdict
+from catalog.faults import ERROR_POINTS, KILL_POINTS
+from chaos.judge import Judge
+from chaos.plan import Outcome, Plan
 from chaos.producer import Order, produce
-from chaos.reader import Wish, _State, ask, read, session
-from chaos.site import Layout, Process, kill_pid, lay_out, wait_until_gone
+from chaos.reader import Kind, Wish, _State, ask, read, session
+from chaos.site import (
+    K2,
+    Layout,
+    Process,
+    kill_pid,
+    lay_out,
+    pid_of,
+    published_s,
+    wait_until_gone,
+)
+from chaos.wires import Storm, Surroundings, Wires
 from flight_server.exits import ExitCode
 
 #: How often a kill point is passed before it kills, at most: the busy ones are met many times a
 #: second, those around a commit once per flush.
 BUSY = {"decode.before", "decode.after", "segment.written", "publish.before", "publish.renamed"}
+#: What a process logs when a fault of K2_FAULTS took effect.
+INJECTED = re.compile(r"fault_injected point=(\S+) kind=(\S+)")
+#: The storm blows while the ingest has published within so many seconds: starts are to succeed.
+SILENT_S = 1.5
+#: Up to so many rows the last answer is all of them, above it their digest.
+WHOLE_ROWS = 500_000
 #: Longest wait for a named kill point, in seconds.
 REACH_S = 60.0
 #: Starts in a row that may end because a service did not answer (on a busy machine the broker may
@@ -41,94 +56,33 @@ QUIET_S = 30.0
 VISIBLE_S = 120.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long and how hard.
-
-    Attributes:
-        kills: at named places of the ingest, then of random processes at random times.
-        named: how many of them at named places.
-        rows: records that count, at least.
-        answers: judged answers that hold live and history rows, at least.
-        readers: ADBC sessions that ask all the time.
-        partitions: of the topic.
-        flush_rows: a commit every so many rows.
-        seed: of everything that is drawn.
-        pause_s: between two questions of a reader.
-    """
-
-    kills: int = 208
-    named: int = 104
-    rows: int = 5_000_000
-    answers: int = 10_000
-    readers: int = 2
-    partitions: int = 3
-    flush_rows: int = 20_000
-    seed: int = 1
-    pause_s: float = 0.02
-
-
-@dataclass
-class Outcome:
-    """What happened.
-
-    Attributes:
-        kills: per place, ``point:<name>`` or ``random:<role>``.
-        unreached: named places that were not met in time (killed from outside then).
-        refused: starts that ended because a service did not answer, per command.
-        verdict: the judge's.
-        rows: records that counted.
-        seconds: how long it took.
-        recovered_s: from a kill at a random time to the next answer, in seconds.
-    """
-
-    kills: Counter[str] = field(default_factory=Counter)
-    unreached: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    verdict: Verdict = field(default_factory=Verdict)
-    rows: int = 0
-    seconds: float = 0.0
-    recovered_s: list[float] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, object]:
-        """The outcome as one object."""
-        return {
-            "kills": sum(self.kills.values()),
-            "kills_by_place": dict(sorted(self.kills.items())),
-            "unreached": dict(self.unreached),
-            "refused_starts": dict(self.refused),
-            "rows": self.rows,
-            "answers": sum(self.verdict.judged.values()),
-            "answers_by_kind": dict(sorted(self.verdict.judged.items())),
-            "answers_live_and_history": self.verdict.mixed,
-            "largest_answer_rows": self.verdict.rows,
-            "retried": dict(self.verdict.retried.most_common(12)),
-            "faults": self.verdict.faults[:50],
-            "fault_count": len(self.verdict.faults),
-            "seconds": round(self.seconds, 1),
-            "recovery_s": {
-                "median": round(statistics.median(self.recovered_s or [0.0]), 2),
-                "max": round(max(self.recovered_s, default=0.0), 2),
-            },
-        }
-
-
 class Campaign:
-    """Runs one plan in one folder against one broker."""
+    """Runs one leg of a plan in one folder, behind wires of its own."""
 
     def __init__(
-        self, plan: Plan, broker: Broker, folder: Path, say: Callable[[str], None]
+        self, plan: Plan, around: Surroundings, folder: Path, say: Callable[[str], None]
     ) -> None:
         self.plan = plan
+        broker = around.broker
         self.outcome = Outcome()
         self._say = say
         self._random = random.Random(plan.seed)
         self._topic = broker.create_topic(plan.partitions)
-        self._layout = lay_out(folder, broker.bootstrap, self._topic, plan.flush_rows)
+        self._wires = Wires(around)
+        self._layout = lay_out(
+            *(folder, self._wires.bootstrap, self._topic, plan.flush_rows),
+            home=self._wires.home,
+        )
+        self._wires.open_flight(self._layout.port)
+        self._storm = Storm(
+            *(self._wires, random.Random(f"{plan.seed} storm")),
+            calm_s=plan.calm_s if plan.faults else 0.0,
+            pid_of=lambda role: pid_of(self._layout, role),
+        )
         self._spawn = multiprocessing.get_context("spawn")
         self._stop_readers, self._stop_producers = self._spawn.Event(), self._spawn.Event()
         self._answers = self._spawn.Queue()
-        self._orders = [self._order(broker, n) for n in range(2)]
+        self._orders = [self._order(broker.bootstrap, n) for n in range(2)]
         self._judge = Judge(self._topic, [order.journal for order in self._orders])
         self.outcome.verdict = self._judge.verdict
 
@@ -137,11 +91,11 @@ class Campaign:
         """Where the system runs."""
         return self._layout
 
-    def _order(self, broker: Broker, number: int) -> Order:
+    def _order(self, bootstrap: str, number: int) -> Order:
         journal = self._layout.folder / f"journal-{number}.bin"
         journal.touch()
         return Order(
-            *(broker.bootstrap, self._topic, self.plan.partitions, self.plan.seed + number),
+            *(bootstrap, self._topic, self.plan.partitions, self.plan.seed + number),
             transactional=number == 1,
             journal=journal,
             budget=self._spawn.Value("q", 0),
@@ -151,7 +105,7 @@ class Campaign:
 
     def _wish(self, number: int) -> Wish:
         return Wish(
-            *(number, self._layout.uri, self._layout.table, self._topic, self.plan.partitions),
+            *(number, self._wires.flight, self._layout.table, self._topic, self.plan.partitions),
             *(100 + self.plan.seed + number, self.plan.pause_s, self._stop_readers, self._answers),
         )
 
@@ -170,6 +124,9 @@ class Campaign:
             for process in (*producers, *readers):
                 self._end(process)
             self._answers.close()
+            self._storm.end()
+            self._wires.close()
+        self.outcome.faults = self._injected()
         self.outcome.rows = self._judge.records
         self.outcome.seconds = time.monotonic() - began
         return self.outcome
@@ -237,6 +194,7 @@ class Campaign:
                         self.outcome.refused["serve"] += 1
                         break
                     if supervisor.code is not None:
+                        refused += 1
                         self._ended_by_itself("serve", supervisor, f"before kill {before + 1}")
                         break
                     before, refused = before + self._kill(supervisor, role), 0
@@ -244,7 +202,7 @@ class Campaign:
                     if role == "supervisor":
                         break
             if refused == REFUSED_IN_A_ROW:
-                self._fail(f"no broker or catalog for k2 serve, {refused} times")
+                self._fail(f"k2 serve ended {refused} times in a row")
             left = wait_until_gone(self._layout, 15)
             if left:
                 self._fail(f"children outlived their supervisor: {left}")
@@ -279,6 +237,8 @@ class Campaign:
         with self._running("serve"):
             self._until(lambda: self._judge.records >= self.plan.rows, 600, trickle=5_000)
             self._until(lambda: self._judge.verdict.mixed >= self.plan.answers, 3_600)
+            self._until(lambda: sum(self._injected().values()) >= self.plan.faults, 600)
+            self._storm.end()
             self._stop_producers.set()
             for producer in producers:
                 producer.join(60)
@@ -291,16 +251,20 @@ class Campaign:
             self._judge.settle(time.monotonic())
             self._judge.load()  # also where no answer waited: the last one is held against all
             self._last_answer()
+            self._audit()
+        if (injected := sum(self._injected().values())) < self.plan.faults:
+            self._fail(f"only {injected} faults took effect")
         if self._judge.verdict.mixed < self.plan.answers:
             self._fail(f"only {self._judge.verdict.mixed} answers held live and history rows")
 
     def _last_answer(self) -> None:
+        kind: Kind = "whole" if self._judge.records <= WHOLE_ROWS else "digest"
         wish, limit = self._wish(99), time.monotonic() + VISIBLE_S
         while True:
             try:
                 with session(self._layout.uri) as cursor:
-                    last = ask(cursor, "whole", wish, _State())
-                rows = last.answer.rows if last.answer else 0
+                    last = ask(cursor, kind, wish, _State())
+                rows = last.live + last.history
                 if rows >= self._judge.records or time.monotonic() > limit:
                     break
             except flightsql.Error as error:
@@ -323,6 +287,10 @@ class Campaign:
             if time.monotonic() > said + QUIET_S:
                 said = time.monotonic()
                 self._report(sum(self.outcome.kills.values()))
+            if time.time() - published_s(self._layout) < SILENT_S:
+                self._storm.blow()
+            else:
+                self._storm.hold()
             self._release(trickle)
             self._drain()
             self._judge.settle(min(order.mark.value for order in self._orders))
@@ -330,8 +298,8 @@ class Campaign:
         return condition()
 
     def _release(self, rows: int) -> None:
-        """Lets the producers send ``rows`` more, one in five in transactions."""
-        for order, share in zip(self._orders, (0.8, 0.2), strict=True):
+        """Lets the producers send ``rows`` more, one in ten in transactions."""
+        for order, share in zip(self._orders, (0.9, 0.1), strict=True):
             with order.budget.get_lock():
                 order.budget.value += max(1, int(rows * share))
 
@@ -342,11 +310,44 @@ class Campaign:
 
     @contextlib.contextmanager
     def _running(self, *arguments: str, kill_point: str = "") -> Iterator[Process]:
-        process = Process(self._layout, arguments, kill_point)
+        environment = {"K2_KILL_POINT": kill_point} if kill_point else {}
+        if self.plan.faults:
+            environment["K2_FAULTS"] = self._named_faults()
+        process = Process(self._layout, arguments, environment)
         try:
             yield process
         finally:
             process.end()
+
+    def _named_faults(self) -> str:
+        """One call that fails now and then, and two places that are slow."""
+        slow = [
+            f"{point}:{100 if point in BUSY else 3}:delay:{self._random.uniform(0.01, 0.5):.2f}"
+            for point in self._random.sample(KILL_POINTS, 2)
+        ]
+        failing = f"{self._random.choice(ERROR_POINTS)}:{self._random.randint(2, 5)}:error"
+        return ",".join([failing, *slow])
+
+    def _injected(self) -> Counter[str]:
+        """Faults that took effect so far: on the wires, by signals, at named places."""
+        found = self._wires.hits
+        found.update({f"stopped: {role}": n for role, n in self._storm.stopped.items()})
+        for log in self._layout.folder.glob("*.log"):
+            for point, kind in INJECTED.findall(log.read_text(errors="replace")):
+                found[f"{point}: {kind}"] += 1
+        return found
+
+    def _audit(self) -> None:
+        """What an operator runs: the table proves itself (where this ``k2`` knows the command)."""
+
+        def k2(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run([K2, *arguments], capture_output=True, text=True, check=False)
+
+        if k2("verify", "--help").returncode:
+            return
+        done = k2("verify", self._layout.table, "--config", str(self._layout.config))
+        if done.returncode:
+            self._fail(f"k2 verify ended with {done.returncode}: {done.stderr[-500:]}")
 
     def _ended_by_itself(self, command: str, process: Process, when: str) -> None:
         said = (self._layout.folder / f"{command}.log").read_text(errors="replace").splitlines()
@@ -359,15 +360,7 @@ class Campaign:
     def _report(self, kills: int) -> None:
         verdict = self._judge.verdict
         self._say(
-            f"kills={kills} rows={self._judge.records} answers={sum(verdict.judged.values())}"
-            f" mixed={verdict.mixed} pending={self._judge.pending} faults={len(verdict.faults)}"
+            f"kills={kills} faults={self._storm.count} rows={self._judge.records} "
+            f"answers={sum(verdict.judged.values())} mixed={verdict.mixed} "
+            f"pending={self._judge.pending} wrong={len(verdict.faults)}"
         )
-
-
-def summary(outcome: Outcome) -> str:
-    """The outcome for people: counts per place, then one line of JSON."""
-    lines = [f"{count:6d}  {place}" for place, count in sorted(outcome.kills.items())]
-    duplicates = sum("doubled" in fault for fault in outcome.verdict.faults)
-    gaps = sum("missing" in fault for fault in outcome.verdict.faults)
-    lines.append(f"duplicates={duplicates} gaps={gaps} faults={len(outcome.verdict.faults)}")
-    return "\n".join([*lines, json.dumps(outcome.to_json())])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from checker import (
+    Digest,
     Fault,
     Log,
     Place,
@@ -52,7 +53,7 @@ class Judge:
         self.taken = 0
         self._topic = topic
         self._journals = dict.fromkeys(journals, 0)
-        self._entries: Ints = np.empty((0, 3), np.int64)
+        self._grown: dict[Place, _Growing] = {}
         self._pending: list[Asked] = []
         self._sessions: dict[int, Session] = {}
         self._logs: dict[Place, Log] = {}
@@ -61,7 +62,7 @@ class Judge:
     @property
     def records(self) -> int:
         """How many records the journals held when they were read last."""
-        return len(self._entries)
+        return sum(grown.rows for grown in self._grown.values())
 
     @property
     def pending(self) -> int:
@@ -104,10 +105,17 @@ class Judge:
 
     def settle_complete(self, asked: Asked) -> None:
         """Judges the last answer: it must hold every record that was loaded."""
-        if asked.answer is None:
+        if asked.answer is None and asked.digests is None:
             self.verdict.faults.append(f"the last answer failed: {asked.error}")
             return
-        self._blame(asked, check_complete(asked.answer, self._logs))
+        if asked.answer is not None:
+            self._blame(asked, check_complete(asked.answer, self._logs))
+        for place, totals in self._totals.items() if asked.digests is not None else ():
+            digest = asked.digests.get(place, Digest(0, -1, (0, 0, 0)))
+            faults = check_digest(place, digest, totals)
+            if missing := len(totals.offsets) - digest.rows:
+                faults.append(Fault("missing", place, missing, (digest.last + 1,)))
+            self._blame(asked, faults)
         self._count(asked)
 
     def _decide(self, asked: Asked) -> None:
@@ -140,13 +148,47 @@ class Judge:
             whole = len(content) // 24 * 24
             self._journals[path] = done + whole
             fresh.append(np.frombuffer(content[:whole], np.int64).reshape(-1, 3))
-        if not any(map(len, fresh)):
-            return
-        entries = np.concatenate([self._entries, *fresh])
-        self._entries = entries[np.lexsort((entries[:, 1], entries[:, 0]))]
-        for partition in np.unique(self._entries[:, 0]):
-            mine = self._entries[self._entries[:, 0] == partition]
-            offsets, numbers = mine[:, 1].copy(), mine[:, 2].copy()
+        entries = np.concatenate(fresh)
+        for partition in np.unique(entries[:, 0]):
+            mine = entries[entries[:, 0] == partition]
             place = (self._topic, int(partition))
-            self._logs[place] = Log(offsets, numbers.astype(np.uint64))
-            self._totals[place] = Totals.of(offsets, numbers, numbers % PRICE_UNITS + 1)
+            grown = self._grown.setdefault(place, _Growing())
+            grown.add(mine[:, 1], mine[:, 2])
+            self._logs[place], self._totals[place] = grown.log, grown.totals
+
+
+class _Growing:
+    """One partition's log, kept sorted; what a journal adds later lies near its end.
+
+    Rows of ``_table``: offset, number, and the running totals of offset, number and price. Only
+    what stands behind the first new entry is sorted and summed again.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._table: Ints = np.empty((5, 1 << 16), np.int64)
+
+    def add(self, offsets: Ints, numbers: Ints) -> None:
+        """More entries, in any order."""
+        first = int(np.searchsorted(self._table[0, : self.rows], offsets.min()))
+        behind = self._table[:2, first : self.rows]
+        merged = np.concatenate([behind, np.stack([offsets, numbers])], axis=1)
+        merged = merged[:, np.argsort(merged[0], kind="stable")]
+        self.rows = first + merged.shape[1]
+        while self.rows > self._table.shape[1]:
+            self._table = np.concatenate([self._table, np.empty_like(self._table)], axis=1)
+        self._table[:2, first : self.rows] = merged
+        values = (merged[0], merged[1], merged[1] % PRICE_UNITS + 1)
+        for total, value in zip(self._table[2:], values, strict=True):
+            before = total[first - 1] if first else 0
+            total[first : self.rows] = np.cumsum(value) + before
+
+    @property
+    def log(self) -> Log:
+        """The log as the checker wants it."""
+        return Log(self._table[0, : self.rows], self._table[1, : self.rows].view(np.uint64))
+
+    @property
+    def totals(self) -> Totals:
+        """Its running totals."""
+        return Totals(self._table[0, : self.rows], tuple(self._table[2:, : self.rows]))

@@ -22,7 +22,7 @@ from chaos.market import JUDGED, content_hashes
 
 Kind = Literal["digest", "window", "parts", "twice", "whole"]
 #: How often each kind is asked; a whole answer carries every row.
-KINDS: Mapping[Kind, int] = {"digest": 50, "window": 300, "parts": 75, "twice": 25, "whole": 1}
+KINDS: Mapping[Kind, float] = {"digest": 20, "window": 300, "parts": 75, "twice": 5, "whole": 0.2}
 #: Rows per partition that a window reaches back from what was seen last.
 WINDOW = 5_000
 #: Texts by which a driver says that the server is away or wants a retry.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from support_stack import free_port
 
@@ -46,10 +48,38 @@ class Layout:
         return f"grpc://127.0.0.1:{self.port}"
 
 
+@dataclass(frozen=True)
+class Home:
+    """Where tables live.
+
+    Attributes:
+        catalog: the catalog's properties; None: SQLite in the layout's folder.
+        namespace: of the table.
+    """
+
+    catalog: Mapping[str, str] | None = None
+    namespace: str = "market_data"
+
+
+SQLITE = Home()
+
+
 def lay_out(
-    folder: Path, bootstrap: str, topic: str, flush_rows: int, *, flush_age_s: float = 3.0
+    folder: Path,
+    bootstrap: str,
+    topic: str,
+    flush_rows: int,
+    *,
+    flush_age_s: float = 3.0,
+    home: Home = SQLITE,
 ) -> Layout:
     """Writes the configuration and the registry folder."""
+    catalog = home.catalog or {
+        "type": "sql",
+        "uri": "sqlite:///catalog.db",
+        "warehouse": f"file://{folder / 'lake'}",
+    }
+    lines = "".join(f'"{key}" = "{value}"\n' for key, value in catalog.items())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "lake").mkdir(exist_ok=True)
     write_registry(folder / "schemas", f"{topic}-value")
@@ -67,24 +97,21 @@ ticket_key = "chaos-has-nothing-to-hide"
 url = "file:./schemas"
 
 [catalog]
-type = "sql"
-uri = "sqlite:///catalog.db"
-warehouse = "file://{folder / "lake"}"
-
+{lines}
 [live]
 folder = "live"
 grace_s = 2
 reload_s = 0.5
 
 [[table]]
-name = "market_data.trades"
+name = "{home.namespace}.trades"
 topics = ["{topic}"]
 sort = ["symbol", "timestamp"]
 partition = ["day(timestamp)"]
 flush_rows = {flush_rows}
 flush_age_s = {flush_age_s}
 """)
-    return Layout(folder, topic, "market_data.trades", port, config)
+    return Layout(folder, topic, f"{home.namespace}.trades", port, config)
 
 
 #: prctl(2): the signal that a process gets when its parent dies. macOS has no such thing.
@@ -101,10 +128,13 @@ def _end_with_parent() -> None:
 class Process:
     """One process of the system and those below it."""
 
-    def __init__(self, layout: Layout, arguments: Sequence[str], kill_point: str = "") -> None:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("K2_")}
-        if kill_point:
-            environ["K2_KILL_POINT"] = kill_point
+    def __init__(
+        self,
+        layout: Layout,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("K2_")} | environment
         with (layout.folder / f"{arguments[0]}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [K2, *arguments, "--config", str(layout.config)],
@@ -161,6 +191,28 @@ def processes() -> list[tuple[int, int, str]]:
     )
     rows = (line.split(None, 2) for line in listing.stdout.splitlines())
     return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
+
+
+def pid_of(layout: Layout, role: str) -> int | None:
+    """A process of this layout that plays ``role``, server or ingest, however it was started."""
+    for pid, _, command in processes():
+        if str(layout.config) in command and (
+            f"flight_server.child {role}" in command or f"k2 {role} " in command
+        ):
+            return pid
+    return None
+
+
+def published_s(layout: Layout) -> float:
+    """When the ingest published last, in seconds since the epoch; 0.0: never."""
+    found = (layout.folder / "live").rglob("manifest*")
+    return max((stat.st_mtime for path in found if (stat := _stat(path))), default=0.0)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat()
+    return None
 
 
 def survivors(layout: Layout) -> list[int]:
