@@ -1,1 +1,1 @@
-"""The protocol as a state machine that is explored exhaustively, around catalog/'s own decisions."""
+"""The protocol, explored exhaustively as a state machine around catalog/'s own decisions."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from model.explore import Step
-from model.ingesting import landed
-from model.values import Man, Mk, Row
+from model.processes import landed
+from model.values import Mk, Row
 from model.world import (
     Compaction,
     Post,
@@ -138,7 +138,7 @@ def _expiry(scenario: Scenario, state: State) -> Iterator[Step]:
     """Ours keeps every kept snapshot's marker in reach (rule 2) and what may be read (rule 15)."""
     if not left(state, "expire"):
         return
-    read = {man.snap for man in _in_use(scenario, state)} if scenario.on("retention") else set()
+    read = {*_in_use(scenario, state)} if scenario.on("retention") else set()
     for snap in state.lake.snaps:
         if snap.id == state.lake.head or snap.id in read:
             continue
@@ -156,12 +156,14 @@ def _expiry(scenario: Scenario, state: State) -> Iterator[Step]:
         yield Step(f"S{snap.id} expires", after, good=False, wrong=wrong)
 
 
-def _in_use(scenario: Scenario, state: State) -> Iterator[Man]:
-    """What was published lately: all of it, if publications follow the head (rules 13 and 15)."""
+def _in_use(scenario: Scenario, state: State) -> Iterator[int]:
+    """Snapshots that were heads lately: published ones, too, if publications follow the head."""
     if scenario.on("follow"):
-        yield from (folder.man for folder in state.folders if folder.man is not None)
+        yield from (folder.man.snap for folder in state.folders if folder.man is not None)
+        yield from (one.pub.known.snap for one in state.ingests if one.pub is not None)
+        yield from (one.flush.id for one in state.ingests if one.flush and one.flush.id)
     if state.reader is not None:
-        yield from (man for man in (state.reader.pin, state.reader.ticket) if man is not None)
+        yield from (man.snap for man in (state.reader.pin, state.reader.ticket) if man is not None)
 
 
 def _orphans(scenario: Scenario, state: State) -> Iterator[Step]:

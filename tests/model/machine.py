@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from model import live, values
+from model import flushing, ingesting, live, processes, values
 from model.around import around_steps
 from model.explore import Explored, Step, explore
 from model.ingesting import ingest_steps
@@ -27,9 +27,7 @@ def forget() -> None:
     """Empties the caches of decisions: a rule may have been taken away, or put back."""
     values.forget()
     live.forget()
-    from model import ingesting  # noqa: PLC0415
-
-    for cached in (ingesting._claimed, ingesting._attempt, ingesting._moved):
+    for cached in (ingesting.claimed, flushing.attempted, processes.moved):
         cached.cache_clear()
 
 

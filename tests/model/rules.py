@@ -13,8 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from catalog import commits, cuts, flush, heads, ingest, publication, tables
-from model import ingesting
+from catalog import commits, cuts, heads, publication, tables
 from model.machine import forget
 from model.world import Scenario
 
@@ -128,26 +127,25 @@ class Removal:
         forget()
 
 
-_NO_POSITIONS = Edit(
-    commits.Flush,
-    "marker_on",
-    {"if not base.positions.same_as(self.expected.positions):": "if False:"},
+def _never(home: ModuleType | type, function: str, condition: str) -> Edit:
+    """The condition is never met."""
+    return Edit(home, function, {condition: "if False:"})
+
+
+_NO_POSITIONS = _never(
+    commits.Flush, "marker_on", "if not base.positions.same_as(self.expected.positions):"
 )
 _NO_LANDED = Edit(commits, "has_landed", {"return sent or intent.landed(base)": "return False"})
-_NO_BACKWARDS = Edit(
-    commits,
-    "_refuse_backwards",
-    {"if behind := new.positions.behind(base.positions):": "if False:"},
+_NO_BACKWARDS = _never(
+    commits, "_refuse_backwards", "if behind := new.positions.behind(base.positions):"
 )
-_NO_OWNER = Edit(
-    commits,
-    "_owned",
-    {"if (base.epoch, base.writer) != (expected.epoch, expected.writer):": "if False:"},
+_NO_OWNER = _never(
+    commits, "_owned", "if (base.epoch, base.writer) != (expected.epoch, expected.writer):"
 )
-_NO_REPEAT = Edit(
+_NO_REPEAT = _never(
     commits.Flush,
     "_refuse_stale_files",
-    {"if staged.rows and self.new.positions.same_as(base.positions):": "if False:"},
+    "if staged.rows and self.new.positions.same_as(base.positions):",
 )
 _HOLES = (
     Edit(
@@ -155,7 +153,7 @@ _HOLES = (
         "_walk",
         {
             "if part_first > position:": "if False:",
-            "yield Pick(index, part, position,": "yield Pick(index, part, max(position, part_first),",
+            "yield Pick(index, part, position,": "yield Pick(index, part, part_first,",
             "if position < end:": "if False:",
         },
     ),
@@ -165,65 +163,88 @@ REMOVALS = (
     Removal("segments begin at their first row", (1,), "restart", ("ranges",)),
     Removal("new partitions are read from their end", (1,), "added", ("earliest",), _HOLES),
     Removal(
-        "the copy of the marker counts for any snapshot", (2,), "cut",
-        edits=(Edit(heads, "recorded_marker", {"if missing is None or copied_id != missing:": "if False:"}),),
+        "the copy of the marker counts for any snapshot",
+        (2,),
+        "cut",
+        edits=(_never(heads, "recorded_marker", "if missing is None or copied_id != missing:"),),
     ),
     Removal("expiry takes markers away", (2,), "markers", ("keep markers",)),
     Removal("progress without rows is not committed", (3,), "deleted", ("empty",)),
     Removal(
-        "the recorded positions are not compared", (4, 5), "moves",
+        "the recorded positions are not compared",
+        (4, 5),
+        "moves",
         edits=(_NO_POSITIONS, _NO_BACKWARDS),
     ),
     Removal("the owner is not compared", (5,), "zombie", edits=(_NO_OWNER,)),
     Removal(
-        "a commit that was not answered is sent again blindly", (6,), "outcomes",
+        "a commit that was not answered is sent again blindly",
+        (6,),
+        "outcomes",
         edits=(_NO_LANDED, _NO_POSITIONS, _NO_REPEAT),
     ),
     Removal("files are deleted after an unknown outcome", (6,), "outcomes", ("keep files",)),
-    Removal("a compaction keeps the marker that it began with", (7,), "compaction", ("marker anew",)),
+    Removal(
+        "a compaction keeps the marker that it began with", (7,), "compaction", ("marker anew",)
+    ),
     Removal("orphan removal does not move the gc number", (8,), "orphans", ("gc fence",)),
     Removal(
-        "a writer does not look at the gc number", (8,), "orphans",
-        edits=(Edit(commits.Flush, "_refuse_stale_files", {"if staged.gc != base.gc:": "if False:"}),),
+        "a writer does not look at the gc number",
+        (8,),
+        "orphans",
+        edits=(_never(commits.Flush, "_refuse_stale_files", "if staged.gc != base.gc:"),),
     ),
     Removal("a compaction does not look at it", (8,), "orphans-compaction", ("gc number",)),
     Removal("topics are known by their names while they are read", (9,), "topic", ("identity",)),
     Removal(
-        "topics are known by their names when they are claimed", (9,), "topic",
-        edits=(Edit(commits, "refuse_recreated", {"if now.get(then.topic, then) != then:": "if False:"}),),
+        "topics are known by their names when they are claimed",
+        (9,),
+        "topic",
+        edits=(_never(commits, "refuse_recreated", "if now.get(then.topic, then) != then:"),),
     ),
     Removal("a version is published before its commit landed", (10,), "restart", ("commit first",)),
     Removal("segments go before the next manifest is there", (10, 14), "restart", ("order",)),
     Removal("two ingests share a live folder", (11,), "one-folder", ("lock",)),
     Removal(
-        "a restarted ingest publishes at once, to whoever comes", (12, 20), "restart", ("session",),
-        edits=(Edit(publication.Publication, "publish", {"if not end.covers(self.owed):": "if False:"}),),
+        "a restarted ingest publishes at once, to whoever comes",
+        (12, 20),
+        "restart",
+        ("session",),
+        edits=(_never(publication.Publication, "publish", "if not end.covers(self.owed):"),),
     ),
     Removal("an idle ingest does not follow the head", (13,), "idle", ("follow",)),
     Removal("listed segments are trimmed", (14,), "restart", ("trim",)),
     Removal("snapshots expire under a ticket", (15,), "idle", ("retention",)),
     Removal("each partition's end is looked up when it is read", (16,), "torn", ("one version",)),
     Removal(
-        "the cut takes whole parts", (16,), "merges",
+        "the cut takes whole parts",
+        (16,),
+        "merges",
         edits=(
-            Edit(cuts, "_rows", {"if pick.first <= part.first and pick.next >= part.next:": "if True:"}),
+            Edit(
+                cuts,
+                "_rows",
+                {"if pick.first <= part.first and pick.next >= part.next:": "if True:"},
+            ),
         ),
     ),
     Removal("a ticket is answered up to where the table is now", (17,), "torn", ("same end",)),
     Removal(
-        "a ticket is answered from any later snapshot", (17,), "restart",
-        edits=(
-            Edit(tables.Tables, "_open_on", {"and pin.high.covers(manifest.committed)": ""}),
-        ),
+        "a ticket is answered from any later snapshot",
+        (17,),
+        "restart",
+        edits=(Edit(tables.Tables, "_open_on", {"and pin.high.covers(manifest.committed)": ""}),),
     ),
     Removal(
-        "a hole is passed over", (4, 19), "deleted-live", ("stay",),
+        "a hole is passed over",
+        (4, 19),
+        "deleted-live",
+        ("stay",),
         edits=_HOLES,
     ),
     Removal("a session may go back", (20,), "servers", ("session",)),
     Removal("rows are committed before their dead letters", (), "letters", ("letters first",)),
     Removal("a dead letter is decoded again after a crash", (), "letters", ("sticky",)),
-    Removal("dead letters are added without a look", (), "letters-zombie", ("letters once",)),
-)  # fmt: skip
-
-__all__ = ["LARGER", "REMOVALS", "SCENARIOS", "Edit", "Removal", "flush", "ingest", "ingesting"]
+    Removal("dead letters are added without a look", (), "letters", ("letters once",)),
+    Removal("dead letters are not fenced", (), "letters-zombie", ("letters fence",)),
+)

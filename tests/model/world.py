@@ -131,6 +131,7 @@ class State(NamedTuple):
         partitions: how many there are.
         topic: the topic's generation.
         letters: the table of dead letters.
+        letters_of: the writer that owns it; it is claimed with the table.
         mended: whether records that could not be decoded now can be.
         orphans: files that an orphan removal has listed; (phase, files).
     """
@@ -143,6 +144,7 @@ class State(NamedTuple):
     partitions: int
     topic: int
     letters: tuple[Row, ...]
+    letters_of: int
     mended: bool
     reader: Reader | None
     compaction: Compaction | None
@@ -228,6 +230,7 @@ class Scenario:
             partitions=self.count if self.partitions is None else self.partitions,
             topic=0,
             letters=(),
+            letters_of=0,
             mended=False,
             reader=Reader("idle", zero) if self.reads else None,
             compaction=None,
