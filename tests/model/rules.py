@@ -210,7 +210,13 @@ REMOVALS = (
         (12, 20),
         "restart",
         ("session",),
-        edits=(_never(publication.Publication, "publish", "if not end.covers(self.owed):"),),
+        edits=(
+            _never(
+                publication.Publication,
+                "publish",
+                "if self._held is not None and not end.covers(self.owed):",
+            ),
+        ),
     ),
     Removal("an idle ingest does not follow the head", (13,), "idle", ("follow",)),
     Removal("listed segments are trimmed", (14,), "restart", ("trim",)),
