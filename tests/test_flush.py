@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from support_live import IDENTITY, NAME, at
+from hypothesis import given
+from hypothesis import strategies as st
+from support_live import IDENTITY, NAME, TOPIC, at
 
-from catalog.commits import refuse_recreated
+from catalog.commits import Claim, Flush, refuse_recreated
 from catalog.errors import Fenced, LogEndsEarly, LogGap, MarkerLost, TopicRecreated
 from catalog.flush import StartAgain, flush_target, has_moved
 from catalog.heads import Head
@@ -106,3 +110,23 @@ def test_a_topic_is_its_id() -> None:
     for other in (replace(IDENTITY, topic_id="id-2"), replace(IDENTITY, cluster_id="elsewhere")):
         with pytest.raises(TopicRecreated):
             refuse_recreated((IDENTITY,), (other,))
+
+
+PLACES = st.dictionaries(
+    st.tuples(st.just(TOPIC), st.integers(0, 2)), st.integers(0, 4), max_size=3
+).map(Offsets)
+
+
+@given(PLACES, PLACES, PLACES, PLACES)
+def test_positions_along_any_history_never_go_back(
+    base: Offsets, expected: Offsets, new: Offsets, starts: Offsets
+) -> None:
+    """Rules 4 and 5: a commit is refused, or what it records covers what was recorded."""
+    recorded, wanted = replace(OWNER, positions=base), replace(OWNER, positions=expected)
+    metadata: Any = None  # only commits with files look at it
+    with suppress(Fenced):
+        marker = Flush(None, wanted, wanted.moved_to(new)).marker_on(recorded, metadata)
+        assert marker.positions.covers(base)
+    claimed = Claim((IDENTITY,), "you", 7, starts).marker_on(recorded, metadata)
+    assert claimed.positions.same_as(base)
+    assert claimed.epoch > recorded.epoch

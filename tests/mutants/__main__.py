@@ -68,7 +68,7 @@ class Copy:
 
 
 def verdict(copy: Copy, mutant: Mutant) -> str:
-    """ "caught", or what went wrong."""
+    """What became of it: caught, or why not."""
     kept = mutant.apply(copy.root)
     try:
         messages = copy.failures(mutant.tests)
