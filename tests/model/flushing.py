@@ -115,7 +115,7 @@ def go_on(scenario: Scenario, state: State, at: int, flush: Flushing) -> Iterato
         assert flush.id is not None
         now = Snapped(flush.id, flush.expected)
         if not flush.letters or scenario.on("letters first"):
-            yield follow(state, at, now, "follows its commit")
+            yield follow(scenario, state, at, now, "follows its commit")
         else:
             yield _letters(scenario, state, at, flush._replace(letters=()))
 
@@ -127,7 +127,7 @@ def _letters(scenario: Scenario, state: State, at: int, then: Flushing) -> Step:
     assert new is not None
     if scenario.on("letters fence") and state.letters_of != ingest.writer:
         now = head_of(state, scenario.count)
-        return follow(state, at, now, "may not commit dead letters, and follows the head")
+        return follow(scenario, state, at, now, "may not commit dead letters, and follows the head")
     known = {*old} if scenario.on("letters once") else set()
     added = tuple(row for row in new.letters if row not in known)
     done = with_ingest(state, at, ingest._replace(flush=then))
@@ -148,12 +148,12 @@ def _try(scenario: Scenario, state: State, at: int, flush: Flushing) -> Step:
         mark = attempted(state.lake._replace(files=()), flush)
     except Fenced:
         now = head_of(state, scenario.count)
-        return follow(state, at, now, "is refused, and follows the head")
+        return follow(scenario, state, at, now, "is refused, and follows the head")
     except CatalogError as error:
         return ended(state, at, type(error).__name__)
     if mark is None:
         now = head_of(state, scenario.count)
-        return follow(state, at, now, "finds that its commit has landed")
+        return follow(scenario, state, at, now, "finds that its commit has landed")
     number = flush.id or new_id(state)
     add = () if flush.file is None else (flush.file,)
     request = Post(at, number, state.lake.head, mark, add, ())

@@ -47,9 +47,9 @@ def ingest_steps(scenario: Scenario, state: State) -> Iterator[Step]:
     for at, ingest in enumerate(state.ingests):
         if ingest.state == "down":
             if not _folder_in_use(scenario, state, at):
-                yield from _claim(scenario, state, at)
+                yield from _start(scenario, state, at)
         elif ingest.state == "again":
-            yield from _claim(scenario, state, at)
+            yield from _start(scenario, state, at)
         elif ingest.state == "paused":
             yield Step(
                 f"W{at} goes on (SIGCONT)", with_ingest(state, at, ingest._replace(state="up"))
@@ -86,14 +86,42 @@ def claimed(lake: Lake, topic: int, writer: int, starts: Positions) -> Mk | None
     return plain_marker(claim.marker_on(base, metadata(lake)), len(starts))
 
 
-def _claim(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
-    """An ingest becomes the owner and finds its place in the log (rules 5, 9 and 12)."""
-    lake = state.lake._replace(files=())
-    writer = state.ingests[at].writer or 1 + max(
+def _writer(state: State, at: int) -> int:
+    """The random id of a process: one that nobody has."""
+    return state.ingests[at].writer or 1 + max(
         [state.lake.copy[1].writer]
         + [one.writer for one in state.ingests]
         + [one.marker.writer for one in (*state.lake.snaps, *state.posts) if one.marker]
     )
+
+
+def _start(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
+    if scenario.follows and at:
+        yield _begun(scenario, state, at, _writer(state, at), owns=False)
+    else:
+        yield from _claim(scenario, state, at)
+
+
+def _take_over(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
+    """A follower becomes the owner when none is up; its live table stays."""
+    ingest, lake = state.ingests[at], state.lake._replace(files=())
+    if any(one.state in ("up", "again") and one.owner for one in state.ingests):
+        return
+    mark = claimed(lake, state.topic, ingest.writer, state.starts)
+    if mark is not None:
+        request = Post(None, new_id(state), state.lake.head, mark, (), ())
+        state = landed(state, request)
+    now = head_of(state, scenario.count)
+    assert now is not None
+    owner = ingest._replace(owner=now.marker)
+    state = with_ingest(state._replace(letters_of=ingest.writer), at, owner)
+    yield follow(scenario, state, at, now, f"takes over, epoch {now.marker.epoch}")
+
+
+def _claim(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
+    """An ingest becomes the owner and finds its place in the log (rules 5, 9 and 12)."""
+    lake = state.lake._replace(files=())
+    writer = _writer(state, at)
     try:
         mark = claimed(lake, state.topic, writer, state.starts)
     except CatalogError as error:
@@ -111,10 +139,11 @@ def _claim(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
         )
 
 
-def _begun(scenario: Scenario, state: State, at: int, writer: int) -> Step:
+def _begun(scenario: Scenario, state: State, at: int, writer: int, *, owns: bool = True) -> Step:
     known = head_of(state, scenario.count)
-    assert known is not None
-    state = state._replace(letters_of=writer)
+    if known is None:
+        return ended(state, at, "MarkerLost")
+    state = state._replace(letters_of=writer) if owns else state
     previous = state.folders[scenario.folder_of(at)].man
     pub = live.opened(previous, state.topic, known)
     ends = scenario.ends(state)
@@ -124,8 +153,10 @@ def _begun(scenario: Scenario, state: State, at: int, writer: int) -> Step:
             check_bounds((TOPIC, p), known.marker.at[p], state.starts[p], ends[p])
     except CatalogError as error:
         return ended(state, at, type(error).__name__)
-    begun = Ingest("up", True, writer, known.marker, pub, None, state.partitions)
-    label = f"W{at} claims the table, epoch {known.marker.epoch}, from {known.marker.at}"
+    owner = known.marker if owns else None
+    begun = Ingest("up", True, writer, owner, pub, None, state.partitions)
+    what = f"claims the table, epoch {known.marker.epoch}," if owns else "follows the table"
+    label = f"W{at} {what} from {known.marker.at}"
     return Step(label, with_ingest(state, at, begun))
 
 
@@ -139,6 +170,9 @@ def _running(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
         yield from _merge(scenario, state, at)
     if ingest.flush is None:
         yield from _look(scenario, state, at)
+        if ingest.owner is None:
+            yield from _take_over(scenario, state, at)
+            return
         for most in (MANY, 1) if scenario.partial else (MANY,):
             yield from begin_flush(scenario, state, at, most)
     else:
@@ -238,4 +272,4 @@ def _look(scenario: Scenario, state: State, at: int) -> Iterator[Step]:
     ingest = state.ingests[at]
     assert ingest.pub is not None
     if state.lake.head != ingest.pub.known.snap and scenario.on("follow"):
-        yield follow(state, at, head_of(state, scenario.count), "follows the head")
+        yield follow(scenario, state, at, head_of(state, scenario.count), "follows the head")

@@ -20,6 +20,7 @@ from model.values import (
 from model.world import (
     Ingest,
     Post,
+    Scenario,
     State,
     with_ingest,
 )
@@ -69,19 +70,21 @@ def moved(owner: Mk, known: Snapped, now: Snapped) -> bool:
     return catalog_flush.has_moved(marker(owner), head(known), head(now), NAME)
 
 
-def follow(state: State, at: int, now: Snapped | None, label: str) -> Step:
+def follow(scenario: Scenario, state: State, at: int, now: Snapped | None, label: str) -> Step:
     """The head as it is now, or as a commit left it (rule 13); a flush is over."""
     ingest = state.ingests[at]
-    assert ingest.owner is not None
     assert ingest.pub is not None
     if now is None:
         return ended(state, at, "MarkerLost")
     try:
-        moves = moved(ingest.owner, ingest.pub.known, now)
+        moves = moved(ingest.owner or now.marker, ingest.pub.known, now)
     except StartAgain as turn:
         return again(state, at, str(turn))
     except Fenced:
-        return ended(state, at, "Fenced")
+        if not scenario.follows:
+            return ended(state, at, "Fenced")
+        fenced = unanswered(with_ingest(state, at, ingest._replace(owner=None)), at)
+        return follow(scenario, fenced, at, now, "is fenced, and follows")
     pub = live.moved(ingest.pub, now) if moves else ingest.pub
     label = f"W{at} {label}: S{now.snap} C={now.marker.at}"
     return Step(label, with_ingest(state, at, ingest._replace(pub=pub, flush=None)))

@@ -86,7 +86,8 @@ def _answers(scenario: Scenario, state: State, reader: Reader, folder: Folder) -
         return
     wrong = _judged(scenario, reader, pinned, found, ticket=own)
     last = tuple(map(max, reader.last, pinned.high))
-    idle = idle._replace(last=last, ticket=reader.ticket or pinned)
+    ticket = (reader.ticket or pinned) if scenario.tickets else None
+    idle = idle._replace(last=last, ticket=ticket)
     yield Step(f"it is answered with {found}", _with(state, idle), good=False, wrong=wrong)
 
 

@@ -40,7 +40,9 @@ SCENARIOS: dict[str, Scenario] = {
     "letters": Scenario((("rx",),), budget={"crash": 1, "mend": 1, "lose": 1}),
     "letters-zombie": Scenario((("x",),), ingests=2, budget={"pause": 1, "mend": 1}),
     "torn": Scenario((("r", "r"),), reads=True),
-    "servers": Scenario((("r",),), reads=True, ingests=2),
+    "servers": Scenario((("r",),), reads=True, tickets=False, ingests=2),
+    "followers": Scenario((("r",),), reads=True, tickets=False, ingests=2, follows=True),
+    "takeover": Scenario((("r",),), ingests=2, follows=True, budget={"pause": 1}),
     "one-folder": Scenario((("r",),), reads=True, ingests=2, one_folder=True, budget={"pause": 1}),
     "idle": Scenario((("rr",),), reads=True, budget={"compact": 1, "expire": 1}),
     "merges": Scenario((("rr",),), reads=True, merges=True),
@@ -64,6 +66,10 @@ LARGER: dict[str, Scenario] = {
     "letters": Scenario((("rxx",),), ingests=2, budget={"pause": 1, "mend": 1, "lose": 1}),
     "torn": Scenario((("r", "r"),), reads=True, merges=True, budget={"crash": 1}),
     "servers": Scenario((("r",),), reads=True, ingests=2, budget={"crash": 1, "pause": 1}),
+    "followers": Scenario((("r",),), reads=True, ingests=2, follows=True),
+    "takeover": Scenario(
+        (("rr",),), ingests=2, follows=True, budget={"crash": 1, "pause": 1, "lose": 1}
+    ),
     "one-folder": Scenario(
         (("rr",),), reads=True, ingests=2, one_folder=True, budget={"pause": 1, "crash": 1}
     ),
@@ -247,6 +253,18 @@ REMOVALS = (
         "deleted-live",
         ("stay",),
         edits=_HOLES,
+    ),
+    Removal(
+        "a follower's version ends where it reads, be it below its snapshot",
+        (10,),
+        "followers",
+        edits=(
+            Edit(
+                publication.Publication,
+                "_end",
+                {"return self._committed().max(self._high)": "return self._high"},
+            ),
+        ),
     ),
     Removal("a session may go back", (20,), "servers", ("session",)),
     Removal("rows are committed before their dead letters", (), "letters", ("letters first",)),

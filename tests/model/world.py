@@ -58,7 +58,7 @@ class Ingest(NamedTuple):
             typed error).
         reading: whether it reads on; a log that lost records ends that alone.
         writer: its random id, 0: none yet.
-        owner: the marker of its claim.
+        owner: the marker of its claim; None: it follows whoever owns the table.
         known: how many partitions it reads.
     """
 
@@ -161,8 +161,11 @@ class Scenario:
             that cannot be decoded, . an offset without a record.
         ingests: how many processes want to feed the table.
         one_folder: whether they share a live folder (and so a supervisor), or are two machines.
+        follows: whether all but the first hold the tail without owning the table, and take over
+            when no owner is up; an owner that is fenced follows, too.
         partitions: how many exist in the beginning; None: all.
         reads: whether somebody reads.
+        tickets: whether they redeem a ticket, too.
         merges: whether neighbouring segments are merged.
         partial: whether a flush may also take the oldest rows alone.
         lasting: whether the goal must stay within reach.
@@ -173,8 +176,10 @@ class Scenario:
     log: tuple[tuple[str, ...], ...]
     ingests: int = 1
     one_folder: bool = False
+    follows: bool = False
     partitions: int | None = None
     reads: bool = False
+    tickets: bool = True
     merges: bool = False
     partial: bool = False
     lasting: bool = True
