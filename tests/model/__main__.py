@@ -18,7 +18,7 @@ def main(names: list[str]) -> int:
             if names and name not in names:
                 continue
             began = time.monotonic()
-            found = run(scenarios[name], most=3_000_000)
+            found = run(scenarios[name], most=1_000_000)
             _say(f"{kind} {name}", found, began)
             bad += found.wrong is not None or not found.whole
     for removal in REMOVALS if not names else ():
