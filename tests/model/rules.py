@@ -54,7 +54,7 @@ LARGER: dict[str, Scenario] = {
     "outcomes": Scenario((("r.rr",),), budget={"crash": 2, "lose": 3}),
     "zombie": Scenario((("r.r",),), ingests=2, budget={"crash": 1, "pause": 1, "lose": 1}),
     "partitions": Scenario((("r", ".r"),), ingests=2, budget={"pause": 1, "lose": 1}),
-    "moves": Scenario((("rr",),), ingests=2, budget={"lose": 1, "move": 2}),
+    "moves": Scenario((("rr",),), budget={"crash": 1, "lose": 1, "move": 2}),
     "compaction": Scenario(
         (("r.rr",),), budget={"crash": 1, "compact": 1, "lose": 1, "ccrash": 1, "expire": 1}
     ),
