@@ -166,6 +166,8 @@ class Metadata:
 
     table_uuid = UUID
     default_spec_id = 0
+    current_schema_id = 0
+    last_column_id = 0
 
     def __init__(self, lake: Lake) -> None:
         self._nodes = {one.id: _node(one) for one in lake.snaps}
