@@ -1,4 +1,8 @@
-"""``make model``: larger bounds, and what breaks without each rule. Exit code 1 on a surprise."""
+"""``make model``: larger bounds, and what breaks without each rule. Exit code 1 on a surprise.
+
+A large scenario of more than :data:`MOST` states is explored up to that many, the shortest orders
+of events first, and its line says so.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from model.explore import Explored
 from model.machine import run
 from model.rules import LARGER, REMOVALS, SCENARIOS
 
+#: States of one scenario: about a minute and 700 MiB.
+MOST = 400_000
+
 
 def main(names: list[str]) -> int:
     """Explores the scenarios (or those that are named) and the removals; prints every trace."""
@@ -18,9 +25,9 @@ def main(names: list[str]) -> int:
             if names and name not in names:
                 continue
             began = time.monotonic()
-            found = run(scenarios[name], most=1_000_000)
+            found = run(scenarios[name], most=MOST)
             _say(f"{kind} {name}", found, began)
-            bad += found.wrong is not None or not found.whole
+            bad += found.wrong is not None or (kind == "small" and not found.whole)
     for removal in REMOVALS if not names else ():
         began = time.monotonic()
         with removal.applied() as scenario:
