@@ -2,7 +2,7 @@
 #   make demo ARGS="--for 30s --json"     make test
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit chaos fuzz differential bench compatibility proto lock clean
+.PHONY: help demo test lint types unit chaos model mutants fuzz differential bench compatibility proto lock clean
 
 # The first interpreter that runs here and is a version that we support.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -53,6 +53,12 @@ unit: $(READY)
 
 chaos: $(READY) ## kills, faults on every wire, every answer proven: make chaos ARGS="--seed 7"
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+model: $(READY) ## every order of events within larger bounds, and what breaks without each rule
+	PYTHONPATH=tests $(BIN)/python -m model $(ARGS)
+
+mutants: $(READY) ## take each guard away: a named test must fail (make mutants ARGS="handles")
+	PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 fuzz: $(TOOLS) ## every decoder, guided by coverage (make fuzz SECONDS=60), then the generated tests
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)

@@ -672,3 +672,11 @@ def test_a_process_killed_in_a_commit_leaves_all_or_nothing(
     assert heir.marker.positions.at((TOPIC, 1)) == landed
     heir.append(3)
     assert assert_exact(local) == heir.marker.positions
+
+
+def test_another_writer_of_the_same_epoch_is_refused(local: Place) -> None:
+    """Rule 5: a table that was rolled back gives an epoch twice; the writer tells them apart."""
+    owner = Writer.claiming(local, "mine")
+    other = replace(owner.marker, writer="theirs")
+    with pytest.raises(Fenced, match="another writer"):
+        owner.lake.commit(local.spec.name, None, expected=other, new=other)

@@ -58,6 +58,8 @@ def test_help_lists_every_target_that_people_use(tmp_path: Path) -> None:
         "test",
         "lint",
         "chaos",
+        "model",
+        "mutants",
         "fuzz",
         "differential",
         "bench",

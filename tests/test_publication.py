@@ -214,3 +214,12 @@ def test_the_state_says_what_the_ingest_does(
     manifest = table.publication.publish()
     assert manifest is not None
     assert manifest.state == state
+
+
+def test_a_segment_that_ends_at_the_positions_is_live_no_more(tmp_path: Path) -> None:
+    """Rule 10: a position is the next offset, so what ends there lies below it."""
+    table = Table(tmp_path, head(0))
+    table.extend(0, 3)
+    kept = table.extend(3, 5)
+    table.publication.move_head(head(3, snapshot_id=2))
+    assert table.publication.segments == (kept,)

@@ -339,6 +339,21 @@ def test_a_later_snapshot_with_replayed_rows_answers_no_earlier_ticket(ingest: I
     server(ingest).open(later)
 
 
+def test_a_later_snapshot_never_moves_a_tickets_end(ingest: Ingest) -> None:
+    """Rule 17: what came after the pin stays out, although S' and its tail hold it."""
+    ingest.consume(at(10, 10))
+    ingest.consume(at(20, 20))
+    ingest.publish()
+    pin = server(ingest).pin(NAME)
+    ingest.flush(at(10, 10))
+    ingest.consume(at(25, 30))
+    ingest.publish()
+    ingest.trim()
+    version = server(ingest).open(pin)
+    assert (version.pin.committed, version.pin.high) == (at(10, 10), at(20, 20))
+    assert answer(version) == ingest.log.between(at(0, 0), at(20, 20))
+
+
 def test_a_flush_beyond_the_ticket_leaves_it_gone_on_a_server_that_never_saw_it(
     ingest: Ingest,
 ) -> None:
