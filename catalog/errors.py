@@ -23,7 +23,9 @@
     ├── MarkerLost               no snapshot in reach records the positions: fail closed
     ├── SegmentMissing           a listed live segment is gone under an unchanged manifest
     ├── FileMissing              a data file of a pinned snapshot is gone
+    ├── CopiesFull               no room for local copies of files with deleted rows
     ├── Unsupported              the table uses what this version cannot read correctly
+    ├── NoSuchVersion            a table has no such branch, tag, or snapshot of that time
     └── LiveFolderInUse          another ingest owns the live folder
 
 Every class fixes ``code`` (a gRPC status name) and ``retriable`` (the same request may succeed
@@ -175,6 +177,18 @@ class FileMissing(CatalogError):
     """A data file of a pinned snapshot is gone (rule 18)."""
 
     code = "DATA_LOSS"
+
+
+class CopiesFull(CatalogError):
+    """The folder for local copies of files with deleted rows is full of what statements hold."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class NoSuchVersion(CatalogError):
+    """A table has no such branch or tag, or no snapshot of that time."""
+
+    code = "NOT_FOUND"
 
 
 class Unsupported(CatalogError):

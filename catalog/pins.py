@@ -13,6 +13,9 @@ from catalog.manifest import Manifest, schema_key
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.spec import TableName
 
+#: A table, and which version of it: :attr:`Pin.as_of`.
+PinKey = tuple[TableName, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -30,6 +33,8 @@ class Pin:
         high: E, where the version ends.
         schema_key: tells declared schemas apart that share a registry id (another declaration of
             the table); "" for a plain table.
+        as_of: the older version that was asked for, as ``catalog.asof`` writes it; "": the newest.
+            A hybrid table's older versions are plain: they never have live rows.
     """
 
     name: TableName
@@ -42,6 +47,12 @@ class Pin:
     committed: Offsets
     high: Offsets
     schema_key: str = ""
+    as_of: str = ""
+
+    @property
+    def key(self) -> PinKey:
+        """What of a statement's versions it is."""
+        return self.name, self.as_of
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -81,6 +92,7 @@ class Pin:
             "c": self.committed.to_json(),
             "e": self.high.to_json(),
             "h": self.schema_key,
+            "a": self.as_of,
         }
 
     @classmethod
@@ -102,6 +114,7 @@ class Pin:
                 committed=Offsets.from_json(item["c"]),
                 high=Offsets.from_json(item["e"]),
                 schema_key=item["h"],
+                as_of=item["a"],
             )
         except MALFORMED as error:
             raise VersionGone(

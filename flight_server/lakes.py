@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from catalog.copies import Copies
 from catalog.lake import Lake
 from flight_server.config import Settings
 from flight_server.layers import ConfigRefused
 
 
-def open_lake(settings: Settings) -> Lake:
-    """The catalog.
+def open_lake(settings: Settings, copies: Copies | None = None) -> Lake:
+    """The catalog; ``copies``: where files are kept without their deleted rows.
 
     Raises:
         ConfigRefused: nothing says where it is.
@@ -21,4 +22,4 @@ def open_lake(settings: Settings) -> Lake:
             'catalog.uri: missing; set it to the catalog\'s address, as uri = "sqlite:///lake.db" '
             'with warehouse = "./warehouse"'
         )
-    return Lake.open(catalog.name, properties, timeout_s=catalog.timeout_s)
+    return Lake.open(catalog.name, properties, timeout_s=catalog.timeout_s, copies=copies)
