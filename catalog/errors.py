@@ -26,7 +26,9 @@
     ├── SegmentMissing           a listed live segment is gone under an unchanged manifest
     ├── FileMissing              a data file of a pinned snapshot is gone
     ├── RepairRefused            a repair would lose or double records without saying so
+    ├── CopiesFull               no room for local copies of files with deleted rows
     ├── Unsupported              the table uses what this version cannot read correctly
+    ├── NoSuchVersion            a table has no such branch, tag, or snapshot of that time
     └── LiveFolderInUse          another ingest owns the live folder
 
 Every class fixes ``code`` (a gRPC status name) and ``retriable`` (the same request may succeed
@@ -192,6 +194,18 @@ class RepairRefused(CatalogError):
     """A repair would lose or double records without saying so, or there is nothing to repair."""
 
     code = "FAILED_PRECONDITION"
+
+
+class CopiesFull(CatalogError):
+    """The folder for local copies of files with deleted rows is full of what statements hold."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class NoSuchVersion(CatalogError):
+    """A table has no such branch or tag, or no snapshot of that time."""
+
+    code = "NOT_FOUND"
 
 
 class Unsupported(CatalogError):

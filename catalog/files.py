@@ -6,41 +6,32 @@ Arrow table; a snapshot's table is their concatenation.
 
 from __future__ import annotations
 
-import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cachetools import LRUCache
+from numpy.typing import NDArray
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import (
-    DataFile,
-    DataFileContent,
-    ManifestContent,
-    ManifestEntry,
-    ManifestFile,
-)
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
 from pyiceberg.schema import Schema
-from pyiceberg.table.delete_file_index import DeleteFileIndex
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import NestedField
 
+from catalog.bounds import decoder, typed
 from catalog.declaration import field_id
+from catalog.deletes import DeleteFile, Matching, absolute, delete_files_of, partition_key
 from catalog.errors import VersionGone
 from catalog.iceberg_schema import plain_type
 from catalog.manifest import schema_key
 
 #: Entries (data files) of parsed manifests that are kept; about 1 KB each with 20 columns.
 MAX_CACHED_ENTRIES = 200_000
-#: Bytes of a single-precision bound.
-_FLOAT_BYTES = 4
-#: Decimals of up to 38 digits must not be rounded to Python's 28.
-_EXACT = Context(prec=38)
 #: Whole snapshots whose concatenated table is kept; tickets need a few old ones.
 _MAX_SNAPSHOTS = 32
 
@@ -56,8 +47,13 @@ _FIXED = (
     pa.field("sort_order_id", pa.int32()),
     pa.field("sequence_number", pa.int64()),
     pa.field("snapshot_id", pa.int64()),
+    pa.field("partition_key", pa.string(), nullable=False),
+)
+_DELETES = (
     pa.field("delete_files", pa.list_(pa.field("element", pa.string(), nullable=False))),
     pa.field("equality_deletes", pa.bool_(), nullable=False),
+    pa.field("deletes", pa.list_(pa.int32())),
+    pa.field("partial", pa.bool_(), nullable=False),
 )
 
 
@@ -83,6 +79,28 @@ class _PartitionColumn:
     places: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A snapshot's data files, and its delete files.
+
+    Attributes:
+        table: see :meth:`catalog.lake.Lake.entries`.
+        deletes: what the column ``deletes`` gives places in.
+    """
+
+    table: pa.Table
+    deletes: tuple[DeleteFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a snapshot's files are known from: its table's metadata, and the store."""
+
+    metadata: TableMetadata
+    io: FileIO
+    found: Entries
+
+
 class FileIndex:
     """Parsed manifests, bounded, safe to use from any thread.
 
@@ -94,7 +112,10 @@ class FileIndex:
         self._manifests: LRUCache[_Key, pa.Table] = LRUCache(
             max_entries, getsizeof=lambda table: 1 + table.num_rows
         )
-        self._snapshots: LRUCache[tuple[str, int, str, int], pa.Table] = LRUCache(_MAX_SNAPSHOTS)
+        self._delete_manifests: LRUCache[str, tuple[DeleteFile, ...]] = LRUCache(
+            max_entries, getsizeof=lambda deletes: 1 + len(deletes)
+        )
+        self._snapshots: LRUCache[tuple[str, int, str, int], Entries] = LRUCache(_MAX_SNAPSHOTS)
 
     def entries(
         self,
@@ -102,30 +123,46 @@ class FileIndex:
         snapshot: Snapshot | None,
         io: FileIO,
         declared: pa.Schema,
-    ) -> pa.Table:
+    ) -> Entries:
         """See :meth:`catalog.lake.Lake.entries`; ``declared`` has field ids."""
         if snapshot is None:
-            return Layout.of(metadata, declared).table([])
+            layout = Layout.of(metadata, declared)
+            return _matched(layout, layout.empty, ())
         uuid = str(metadata.table_uuid)
         version = schema_key(declared)
         key = (uuid, snapshot.snapshot_id, version, len(metadata.partition_specs))
         with self._lock:
-            if (table := self._snapshots.get(key)) is not None:
-                return table
+            if (found := self._snapshots.get(key)) is not None:
+                return found
         layout = Layout.of(metadata, declared)
-        table = _newest_first(self._read(layout, uuid, snapshot.manifests(io), io))
+        manifests = snapshot.manifests(io)
+        table = _newest_first(self._read(layout, uuid, manifests, io))
+        found = _matched(layout, table, self._deletes(metadata, manifests, io))
         with self._lock:
-            self._snapshots[key] = table
-        return table
+            self._snapshots[key] = found
+        return found
+
+    def _deletes(
+        self, metadata: TableMetadata, manifests: Sequence[ManifestFile], io: FileIO
+    ) -> tuple[DeleteFile, ...]:
+        found: list[DeleteFile] = []
+        for manifest in manifests:
+            if manifest.content != ManifestContent.DELETES:
+                continue
+            with self._lock:
+                mine = self._delete_manifests.get(manifest.manifest_path)
+            if mine is None:
+                mine = delete_files_of(manifest, metadata, io)
+                with self._lock:
+                    if len(mine) < self._delete_manifests.maxsize:
+                        self._delete_manifests[manifest.manifest_path] = mine
+            found += mine
+        return tuple(found)
 
     def _read(
         self, layout: Layout, uuid: str, manifests: Sequence[ManifestFile], io: FileIO
     ) -> pa.Table:
         data = [m for m in manifests if m.content == ManifestContent.DATA]
-        deletes = [m for m in manifests if m.content == ManifestContent.DELETES]
-        if deletes:
-            removed = _Deletes(e for m in deletes for e in m.fetch_manifest_entry(io))
-            return layout.table([e for m in data for e in m.fetch_manifest_entry(io)], removed)
         keys = [(uuid, m.manifest_path, layout.version, layout.specs) for m in data]
         with self._lock:
             known = {key: table for key in keys if (table := self._manifests.get(key)) is not None}
@@ -160,6 +197,7 @@ class Layout:
     columns: tuple[_Column, ...]
     partitions: tuple[_PartitionColumn, ...]
     empty: pa.Table
+    outside: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, metadata: TableMetadata, declared: pa.Schema) -> Layout:
@@ -172,12 +210,26 @@ class Layout:
         partitions = tuple(_partition_columns(metadata, metadata.schema()))
         empty = _arrow_schema(columns, partitions).empty_table()
         specs = len(metadata.partition_specs)
-        return cls(schema_key(declared), specs, columns, partitions, empty)
+        outside = tuple(_outside(metadata, columns))
+        return cls(schema_key(declared), specs, columns, partitions, empty, outside)
 
-    def table(self, entries: Sequence[ManifestEntry], deletes: _Deletes | None = None) -> pa.Table:
-        """Live data-file entries as rows, in the manifests' order."""
+    def partial(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Files that may lack a column whose value only their partition tells.
+
+        Hive's layout leaves such columns out, and a migration keeps the files: nothing is counted
+        of a column that is not there.
+        """
+        lacks = np.zeros(table.num_rows, bool)
+        for partition, column in self.outside:
+            value = pc.struct_field(table["partition"].combine_chunks(), partition)
+            counted = pc.struct_field(table["null_count"].combine_chunks(), column)
+            lacks |= np.asarray(pc.and_(pc.is_valid(value), pc.is_null(counted)), bool)
+        return lacks
+
+    def table(self, entries: Sequence[ManifestEntry]) -> pa.Table:
+        """Live data-file entries as rows, in the manifests' order; without their deletes."""
         files = [entry.data_file for entry in entries]
-        fixed = _fixed_columns(entries, files, deletes or _Deletes(()))
+        fixed = _fixed_columns(entries, files)
         bounds = [self._bounds(files, "lower_bounds"), self._bounds(files, "upper_bounds")]
         arrays = [*fixed, self._partition(files), *bounds, self._nulls(files)]
         return pa.Table.from_arrays(arrays, schema=self.empty.schema)
@@ -186,7 +238,7 @@ class Layout:
         raw = [(getattr(file, which) or {}, file.nan_value_counts or {}) for file in files]
         arrays = []
         for column in self.columns:
-            decode = _decoder(column.type)
+            decode = decoder(column.type)
             values = [
                 None
                 if (value := bounds.get(column.id)) is None
@@ -211,34 +263,8 @@ class Layout:
                 else file.partition[place]
                 for file in files
             ]
-            arrays.append(_typed(values, column.type))
+            arrays.append(typed(values, column.type))
         return _struct(arrays, [(c.name, c.type) for c in self.partitions], len(files))
-
-
-class _Deletes:
-    """Which delete files touch a data file."""
-
-    def __init__(self, entries: Iterable[ManifestEntry]) -> None:
-        self._positions = DeleteFileIndex()
-        self._newest_equality = -1
-        for entry in entries:
-            if entry.data_file.content == DataFileContent.EQUALITY_DELETES:
-                self._newest_equality = max(self._newest_equality, entry.sequence_number or 0)
-            else:
-                self._positions.add_delete_file(entry, entry.data_file.partition)
-
-    def paths(self, entry: ManifestEntry) -> list[str]:
-        """Position delete files and deletion vectors, sorted."""
-        return sorted(file.file_path for file in self.files(entry))
-
-    def files(self, entry: ManifestEntry) -> set[DataFile]:
-        """The same as manifest values."""
-        file = entry.data_file
-        return self._positions.for_data_file(entry.sequence_number or 0, file, file.partition)
-
-    def by_equality(self, entry: ManifestEntry) -> bool:
-        """Whether equality deletes may apply: any that is newer, in whatever partition."""
-        return (entry.sequence_number or 0) < self._newest_equality
 
 
 def schema_of(metadata: TableMetadata, schema_id: int | None) -> Schema:
@@ -254,32 +280,36 @@ def schema_of(metadata: TableMetadata, schema_id: int | None) -> Schema:
     return schema
 
 
-def tasks_of(
-    snapshot: Snapshot, io: FileIO, paths: Sequence[str]
-) -> list[tuple[DataFile, set[DataFile]]]:
-    """The data files at ``paths`` with the position deletes that touch them."""
+def files_at(snapshot: Snapshot, io: FileIO, paths: Sequence[str]) -> list[DataFile]:
+    """The data files at ``paths`` as manifest values."""
     wanted = set(paths)
-    manifests = snapshot.manifests(io)
-    deletes = _Deletes(
-        entry
-        for manifest in manifests
-        if manifest.content == ManifestContent.DELETES
-        for entry in manifest.fetch_manifest_entry(io)
-    )
     return [
-        (entry.data_file, deletes.files(entry))
-        for manifest in manifests
+        entry.data_file
+        for manifest in snapshot.manifests(io)
         if manifest.content == ManifestContent.DATA
         for entry in manifest.fetch_manifest_entry(io)
         if absolute(entry.data_file.file_path) in wanted
     ]
 
 
-def absolute(path: str) -> str:
-    """A path as Iceberg recorded it, local ones as ``file://`` URIs; nothing is escaped."""
-    if path.startswith("file:/") and not path.startswith("file://"):
-        return f"file://{path.removeprefix('file:')}"
-    return path if "://" in path else f"file://{Path(path).absolute()}"
+def _matched(layout: Layout, table: pa.Table, deletes: tuple[DeleteFile, ...]) -> Entries:
+    """The data files with the delete files that touch them; a column each for people and for us."""
+    names = {column.id: column.name for column in layout.columns}
+    lists = Matching(table, names).lists(deletes)
+    starts, places = lists.offsets, lists.values
+    by_equality = pa.array([each.kind == "equality" for each in deletes], pa.bool_()).take(places)
+    counted = np.concatenate([[0], np.cumsum(~np.asarray(by_equality, bool))])
+    touched = counted[np.asarray(starts)]
+    paths = pa.array([each.path for each in deletes], pa.string())
+    positional = paths.take(places.filter(pc.invert(by_equality)))
+    by_path = pa.ListArray.from_arrays(
+        pa.array(touched, pa.int32()), positional, type=_DELETES[0].type
+    )
+    none = np.diff(np.asarray(starts)) == np.diff(touched)
+    partial = pa.array(layout.partial(table))
+    for field, values in zip(_DELETES, (by_path, pa.array(~none), lists, partial), strict=True):
+        table = table.append_column(field, values)
+    return Entries(table, deletes)
 
 
 def with_relative_paths(entries: pa.Table, location: str) -> pa.Table:
@@ -297,9 +327,7 @@ def _newest_first(entries: pa.Table) -> pa.Table:
     return entries.take(order).combine_chunks()
 
 
-def _fixed_columns(
-    entries: Sequence[ManifestEntry], files: Sequence[DataFile], deletes: _Deletes
-) -> list[pa.Array]:
+def _fixed_columns(entries: Sequence[ManifestEntry], files: Sequence[DataFile]) -> list[pa.Array]:
     columns: tuple[Iterable[object], ...] = (
         (absolute(file.file_path) for file in files),
         (file.file_format.value.lower() for file in files),
@@ -309,8 +337,7 @@ def _fixed_columns(
         (file.sort_order_id for file in files),
         (entry.sequence_number for entry in entries),
         (entry.snapshot_id for entry in entries),
-        (deletes.paths(entry) for entry in entries),
-        (deletes.by_equality(entry) for entry in entries),
+        (partition_key(file.spec_id, file.partition) for file in files),
     )
     return [pa.array(values, f.type) for values, f in zip(map(list, columns), _FIXED, strict=True)]
 
@@ -345,6 +372,17 @@ def _partition_columns(metadata: TableMetadata, schema: Schema) -> Iterable[_Par
     return [_PartitionColumn(name, kind, places) for name, (kind, places) in found.items()]
 
 
+def _outside(metadata: TableMetadata, columns: Sequence[_Column]) -> Iterable[tuple[str, str]]:
+    """Identity partition fields and their columns, of a table with files that it did not write."""
+    names = {column.id: column.name for column in columns}
+    if metadata.name_mapping() is None:
+        return
+    for spec in metadata.partition_specs:
+        for field in spec.fields:
+            if isinstance(field.transform, IdentityTransform) and field.source_id in names:
+                yield field.name, names[field.source_id]
+
+
 def _field(schema: Schema, field_id: int) -> NestedField | None:
     return next((field for field in schema.fields if field.field_id == field_id), None)
 
@@ -357,40 +395,12 @@ def _struct(
     return pa.StructArray.from_arrays(list(arrays), fields=[pa.field(n, t) for n, t in fields])
 
 
-def _decoder(kind: pa.DataType) -> Callable[[bytes], object]:
-    """Iceberg's single-value serialisation → a Python value (specification, appendix D).
-
-    Integers are read by their length, so that bounds from before a promotion stay readable.
-    """
-    if pa.types.is_boolean(kind):
-        return lambda raw: raw != b"\x00"
-    if pa.types.is_string(kind):
-        return lambda raw: raw.decode()
-    if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return bytes
-    if pa.types.is_floating(kind):
-        return lambda raw: struct.unpack("<f" if len(raw) == _FLOAT_BYTES else "<d", raw)[0]
-    if pa.types.is_decimal(kind):
-        return lambda raw: Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(
-            -kind.scale, _EXACT
-        )
-    return lambda raw: int.from_bytes(raw, "little", signed=True)
-
-
 def _bounds_of(values: list[object], kind: pa.DataType) -> pa.Array:
     """Bounds of a column, none at all where one is beyond its type.
 
     A ticket may read a column by the type that it had before it was promoted.
     """
     try:
-        return _typed(values, kind)
+        return typed(values, kind)
     except (pa.ArrowInvalid, OverflowError):
         return pa.nulls(len(values), kind)
-
-
-def _typed(values: list[object], kind: pa.DataType) -> pa.Array:
-    """Python values, temporal ones as their integers, as an array of ``kind``."""
-    if pa.types.is_temporal(kind):
-        storage = pa.int32() if kind.bit_width == pa.int32().bit_width else pa.int64()
-        return pa.array(values, storage).view(kind)
-    return pa.array(values, kind)

@@ -11,31 +11,29 @@ table are two writers: the fence decides between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from catalog import data_files
 from catalog.commits import Claim, Flush, Intent, Staged, commit
-from catalog.connect import StoreOptions, connect, lake_errors, store_options
+from catalog.connect import StoreOptions, connect, lake_errors
+from catalog.copies import Copies
 from catalog.creation import create_or_evolve
-from catalog.errors import Unsupported
 from catalog.faults import reach
-from catalog.files import FileIndex, schema_of, with_relative_paths
 from catalog.growth import Columns, columns_of, grown, growth, placed
-from catalog.heads import Head, head_of, recorded_marker, snapshot_at
+from catalog.heads import Head, head_of, recorded_marker
 from catalog.iceberg_schema import plain_schema
+from catalog.lake_reader import LakeReader
 from catalog.listing import all_namespaces, located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
-from catalog.rereading import FileRequest, Rereading
+from catalog.rereading import FileRequest
 from catalog.schemas import OFFSET, PARTITION, TOPIC
-from catalog.shapes import Group
 from catalog.spec import TableName, TableSpec
 from catalog.tallies import tallies_of
-from catalog.versions import Version, Versions, snapshots_table
+from catalog.versions import Versions
 
 __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
 
@@ -43,33 +41,41 @@ __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
 COMMIT_TIMEOUT_S = 30.0
 
 
-class Lake:
+class Lake(LakeReader):
     """One Iceberg catalog, opened."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, copies: Copies | None = None) -> None:
         """Wraps an opened catalog; use :meth:`open`."""
         self._catalog = catalog
-        self._versions = Versions(self.load)
-        self._index = FileIndex()
-        self._rereading = Rereading()
+        super().__init__(Versions(self.load), copies or Copies())
 
     @classmethod
-    def open(cls, name: str, properties: Mapping[str, str], *, timeout_s: float = 5.0) -> Lake:
+    def open(
+        cls,
+        name: str,
+        properties: Mapping[str, str],
+        *,
+        timeout_s: float = 5.0,
+        copies: Copies | None = None,
+    ) -> Lake:
         """Opens a catalog and asks it and its store one question each.
 
         Args:
             name: the catalog's name; for SQL catalogs it is part of the tables' key.
             properties: pyiceberg's own (uri, warehouse, type, s3.*).
             timeout_s: bound for the catalog, and again for the store.
+            copies: where files are kept without their deleted rows, closed with the lake; None: a
+                temporary folder.
 
         Raises:
             LakeUnavailable: says which of the two, and which setting to look at.
         """
-        return cls(connect(name, properties, timeout_s=timeout_s))
+        return cls(connect(name, properties, timeout_s=timeout_s), copies)
 
     def close(self) -> None:
         """Closes the catalog's connections; calling it again does nothing."""
         self._catalog.close()
+        self._copies.close()
 
     def namespaces(self) -> list[str]:
         """All namespaces, dotted, sorted, the inner ones too."""
@@ -245,152 +251,6 @@ class Lake:
         """Commits any other intent as :meth:`commit` does its own."""
         table = commit(lambda: self.load(name), intent, timeout_s=COMMIT_TIMEOUT_S)
         return head_of(self._versions.remember(name, table))
-
-    def entries(
-        self,
-        name: TableName,
-        snapshot_id: int | None,
-        metadata_location: str,
-        schema_id: int | None = None,
-        *,
-        declared: pa.Schema | None = None,
-    ) -> pa.Table:
-        """The live data files of a snapshot.
-
-        Args:
-            name: the table.
-            snapshot_id: None: no snapshot, no files.
-            metadata_location: a metadata file that names the snapshot; if it is gone, the table's
-                newest one is asked.
-            schema_id: whose columns the bounds are given for; None: that metadata's current one.
-            declared: a declaration with ids whose columns they are given for instead.
-
-        Returns:
-            One row per data file, newest manifest first:
-            path utf8!, file_format utf8!, record_count int64!, file_size_bytes int64!,
-            spec_id int32!, sort_order_id int32, sequence_number int64, snapshot_id int64,
-            delete_files list<utf8> (position deletes and vectors that touch it),
-            equality_deletes bool! (newer equality deletes exist),
-            partition struct (one field per partition field of any spec, null where the file's
-            spec lacks it), lower struct, upper struct, null_count struct (one field per top-level
-            primitive column; null: unknown). Bounds of text and bytes may be truncated, so they
-            enclose; those of floating columns are null unless the file holds no NaN.
-            Paths are unescaped URIs: ``%`` in them is a literal percent sign.
-
-        Raises:
-            VersionGone: no metadata names the snapshot or the schema any more.
-            FileMissing: one of its manifests is gone.
-        """
-        version = self._versions.at(name, metadata_location, snapshot_id)
-        metadata = version.metadata
-        snapshot = None if snapshot_id is None else snapshot_at(metadata, snapshot_id)
-        with lake_errors(f"reading the manifests of {name}"):
-            if declared is None:
-                declared = plain_schema(schema_of(metadata, schema_id), ids=True)
-            return self._index.entries(metadata, snapshot, version.io, declared)
-
-    def arrow_schema(
-        self, name: TableName, metadata_location: str, schema_id: int | None = None
-    ) -> pa.Schema:
-        """The table's columns in plain Arrow types, by one of its schemas (None: the current).
-
-        Raises:
-            VersionGone: no such schema, or the metadata is gone.
-            Unsupported: a column's type cannot be read.
-        """
-        metadata = self._versions.at(name, metadata_location, None).metadata
-        return plain_schema(schema_of(metadata, schema_id))
-
-    def names_are_stable(
-        self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
-    ) -> bool:
-        """Whether every column name has meant one field in all schemas of the table.
-
-        If not (a rename, a name used again after a drop, a column with a fill that came later),
-        files must be read by field id: see :meth:`file_groups`.
-
-        Args:
-            name: the table.
-            metadata_location: of a version.
-            declared: the names by which it is read, and fills; None: the table's.
-        """
-        version = self._versions.at(name, metadata_location, None)
-        return self._rereading.needless(version, metadata_location, declared)
-
-    def file_groups(
-        self, name: TableName, request: FileRequest
-    ) -> tuple[list[Group], tuple[str, ...]]:
-        """How the request's files are read by field id: groups for native scans, and the rest.
-
-        Their footers are read, once each.
-
-        Raises:
-            FileMissing, LakeUnavailable: a file cannot be read.
-        """
-        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
-        with lake_errors(f"reading data files of {name}"):
-            return self._rereading.groups(version, request)
-
-    def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
-        """Rows of some data files by field id, with position deletes and vectors applied.
-
-        Slower than a native scan; for files with deletes.
-
-        Returns:
-            Batches in the plain Arrow types of the request's columns, read lazily.
-
-        Raises:
-            Unsupported: equality deletes apply to a file.
-            FileMissing, VersionGone, LakeUnavailable: as they say.
-        """
-        version = self._versions.at(name, request.metadata_location, request.snapshot_id)
-        place = (request.snapshot_id, request.metadata_location, request.schema_id)
-        files = self.entries(name, *place)
-        mine = pc.is_in(files["path"], pa.array(request.paths, pa.string()))
-        if pc.any(files.filter(mine)["equality_deletes"]).as_py():
-            raise Unsupported(f"table {name} has equality deletes, which cannot be read yet")
-        return self._read(name, version, request)
-
-    def version(self, name: TableName, metadata_location: str) -> Version:
-        """A version as it was written and its store, for whoever proves or repairs a table."""
-        return self._versions.at(name, metadata_location, None)
-
-    def _read(
-        self, name: TableName, version: Version, request: FileRequest
-    ) -> Iterator[pa.RecordBatch]:
-        with lake_errors(f"reading data files of {name}"):
-            yield from self._rereading.rows(version, request)
-
-    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
-        """The snapshots that a version knows, newest first.
-
-        Returns:
-            committed_at timestamp[us, UTC]!, snapshot_id int64!, parent_id int64, operation utf8,
-            added_rows, deleted_rows, total_rows, added_files, deleted_files, total_files,
-            total_delete_files int64, positions, repair utf8 (JSON, where there are), epoch int64.
-        """
-        return snapshots_table(self._versions.at(name, metadata_location, None).metadata)
-
-    def file_list(
-        self, name: TableName, snapshot_id: int | None, metadata_location: str
-    ) -> pa.Table:
-        """:meth:`entries` for people: paths relative to the table, null where they lie outside."""
-        entries = self.entries(name, snapshot_id, metadata_location)
-        return with_relative_paths(entries, self.location(name, metadata_location))
-
-    def location(self, name: TableName, metadata_location: str) -> str:
-        """Where the table's files lie, as Iceberg records it (never shown to clients)."""
-        return self._versions.at(name, metadata_location, None).metadata.location
-
-    def store_options(self, name: TableName, path: str) -> StoreOptions:
-        """How an engine opens ``path``, a data file of the table.
-
-        Vended credentials are those of the table's newest load: ask again after :meth:`head`.
-
-        Raises:
-            Unsupported: a store that the engine cannot read natively yet.
-        """
-        return store_options(self._versions.store(name).properties, path)
 
     def load(self, name: TableName) -> Table:
         """The table as it stands now, in pyiceberg's own terms."""

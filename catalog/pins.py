@@ -14,6 +14,9 @@ from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.runs import RunsHead
 from catalog.spec import TableName
 
+#: A table, and which version of it: :attr:`Pin.as_of`.
+PinKey = tuple[TableName, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -32,6 +35,8 @@ class Pin:
         schema_key: tells declared schemas apart that share a registry id (another declaration of
             the table); "" for a plain table.
         replays: how many replays of dead letters S has seen: it holds their rows, too.
+        as_of: the older version that was asked for, as ``catalog.asof`` writes it; "": the newest.
+            A hybrid table's older versions are plain: they never have live rows.
     """
 
     name: TableName
@@ -45,6 +50,12 @@ class Pin:
     high: Offsets
     schema_key: str = ""
     replays: int = 0
+    as_of: str = ""
+
+    @property
+    def key(self) -> PinKey:
+        """What of a statement's versions it is."""
+        return self.name, self.as_of
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -101,6 +112,7 @@ class Pin:
             "e": self.high.to_json(),
             "h": self.schema_key,
             "r": self.replays,
+            "a": self.as_of,
         }
 
     @classmethod
@@ -123,6 +135,7 @@ class Pin:
                 high=Offsets.from_json(item["e"]),
                 schema_key=item["h"],
                 replays=item["r"],
+                as_of=item["a"],
             )
         except MALFORMED as error:
             raise VersionGone(

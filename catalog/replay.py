@@ -28,7 +28,7 @@ from catalog.declaring import continuing_decoder, declared_now
 from catalog.decode import Decoder
 from catalog.errors import MarkerLost, SpecRefused, TableNotFound
 from catalog.faults import reach
-from catalog.files import tasks_of
+from catalog.files import files_at
 from catalog.heads import Head, head_of, snapshot_at
 from catalog.lake import COMMIT_TIMEOUT_S, FileRequest, Lake
 from catalog.letter_commits import ReplayRows, TakeOff, table_of
@@ -193,8 +193,7 @@ class Replay:
         staged = self._lake.write_files(self._letters.name, [rest], self._letters)
         table = self._lake.load(self._letters.name)
         snapshot = snapshot_at(table.metadata, side.head.snapshot_id)
-        files = tasks_of(snapshot, table.io, paths) if snapshot is not None else []
-        removed = tuple(file for file, _ in files)
+        removed = () if snapshot is None else tuple(files_at(snapshot, table.io, paths))
         held = tallies_of(pa.Table.from_batches([letters]), *_PLACE)
         self._commit(self._letters.name, TakeOff(replace(staged, removed=removed), replays, held))
         reach("replay.letters_taken_off")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema, prune_columns
 from pyiceberg.table import FileScanTask
 
@@ -21,9 +22,8 @@ from catalog.declaration import (
     ids,
     restricted,
 )
-from catalog.files import absolute, schema_of, tasks_of
+from catalog.files import Origin, schema_of
 from catalog.footers import Footers
-from catalog.heads import snapshot_at
 from catalog.iceberg_schema import names_are_stable, plain_schema
 from catalog.manifest import schema_key
 from catalog.shapes import Group, groups
@@ -79,10 +79,18 @@ class Rereading:
             declared = plain_schema(schema_of(version.metadata, request.schema_id), ids=True)
         return groups(declared, self._footers.schemas(version.io, request.paths))
 
-    def rows(self, version: Version, request: FileRequest) -> Iterator[pa.RecordBatch]:
-        """The request's rows, deletes applied, read lazily."""
+    def rows(
+        self, version: Origin, request: FileRequest, files: Sequence[tuple[str, DataFile]]
+    ) -> Iterator[pa.RecordBatch]:
+        """The request's rows, read lazily.
+
+        Args:
+            version: what the files belong to.
+            request: how they are read.
+            files: the request's paths with what stands for each: without deleted rows.
+        """
         if request.declared is not None:
-            yield from self._declared_rows(version, request, request.declared)
+            yield from self._declared_rows(version, request.declared, files)
             return
         metadata = version.metadata
         schema = schema_of(metadata, request.schema_id)
@@ -91,28 +99,22 @@ class Rereading:
             schema = Schema(*fields, schema_id=schema.schema_id)
         plain = plain_schema(schema)
         scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
-        for batch in scan.to_record_batches(list(_tasks(version, request))):
+        for batch in scan.to_record_batches([FileScanTask(file) for _, file in files]):
             yield from pa.Table.from_batches([batch]).cast(plain).to_batches()
 
     def _declared_rows(
-        self, version: Version, request: FileRequest, declared: pa.Schema
+        self, version: Origin, declared: pa.Schema, files: Sequence[tuple[str, DataFile]]
     ) -> Iterator[pa.RecordBatch]:
         """File by file: a column that one lacks takes its fill."""
         metadata, table = version.metadata, plain_schema(version.metadata.schema(), ids=True)
-        footers = self._footers.schemas(version.io, request.paths)
-        for task in _tasks(version, request):
-            footer = footers[absolute(task.file.file_path)]
+        footers = self._footers.schemas(version.io, [path for path, _ in files])
+        for path, file in files:
+            footer = footers[path]
             there = ids(footer) if has_ids(footer) else ids(table)
             have = restricted(table, there & ids(declared))
             leaves = {field_id(f) or 0 for f in all_fields(have) if not children(f.type)}
             schema = prune_columns(metadata.schema(), leaves, select_full_types=False)
             scan = ArrowScan(metadata, version.io, schema, AlwaysTrue())
-            for batch in scan.to_record_batches([task]):
+            for batch in scan.to_record_batches([FileScanTask(file)]):
                 for rows in pa.Table.from_batches([batch]).cast(bare(have)).to_batches():
                     yield conform(rows, have, declared)
-
-
-def _tasks(version: Version, request: FileRequest) -> Iterator[FileScanTask]:
-    snapshot = snapshot_at(version.metadata, request.snapshot_id)
-    for file, deletes in tasks_of(snapshot, version.io, request.paths) if snapshot else ():
-        yield FileScanTask(file, deletes)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from catalog.asof import Past
 from catalog.errors import TableNotFound
 from catalog.spec import TableName
 
@@ -77,14 +78,14 @@ class Runs(Protocol):
         """The columns by one of a table's schemas."""
         ...
 
-    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:
-        """The snapshots that a version knows."""
+    def past(self, name: TableName, metadata_location: str, as_of: str) -> Past:
+        """An older version."""
         ...
 
-    def file_list(
-        self, name: TableName, snapshot_id: int | None, metadata_location: str
+    def metadata_table(
+        self, name: TableName, which: str, snapshot_id: int | None, metadata_location: str
     ) -> pa.Table:
-        """The data files of a snapshot, for people."""
+        """What Iceberg knows of a version, for people."""
         ...
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
@@ -111,6 +112,7 @@ class Tables:
         at_least: Offsets = _NOWHERE,
         deadline_s: float | None = None,
         tail: bool = True,
+        as_of: str = "",
     ) -> Pin:
         """The version of ``name`` that a statement is answered from; one manifest read (rule 16).
 
@@ -120,13 +122,17 @@ class Tables:
             deadline_s: how many seconds to wait for that; None: not at all.
             tail: whether the statement reads live rows; without, a table whose log is lost can
                 still be pinned, for ``$runs``.
+            as_of: an older version, as ``catalog.asof`` writes it; "": the newest.
 
         Raises:
             TableNotFound: there is no such table.
+            NoSuchVersion, VersionGone: there is no such version of it, or no more.
             NotReady: nothing was published yet, or nothing as far as ``at_least``.
             LogGap, LogEndsEarly, TopicRecreated: the log no longer proves the tail (rules 9, 19).
             LakeUnavailable: a plain table, and the catalog did not answer.
         """
+        if as_of:
+            return self._past(name, as_of)
         if name not in self._specs:
             return Pin.plain(name, self._heads.get(name))
         until_s = time.monotonic() + (deadline_s or 0.0)
@@ -240,20 +246,13 @@ class Tables:
             raise
         return self._lake.arrow_schema(name, head.metadata_location, head.schema_id)
 
-    def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
-        """``"table$offsets"``, ``"table$snapshots"`` or ``"table$files"`` of a pinned version.
-
-        The first has :data:`catalog.reports.OFFSETS_SCHEMA`, the others are the lake's own; its
-        paths are relative to the table.
-
-        Raises:
-            VersionGone: the snapshot is expired.
-            LakeUnavailable: the catalog's metadata or manifests cannot be read now.
-        """
-        if which == "snapshots":
-            return self._lake.snapshots(pin.name, pin.metadata_location)
-        if which == "files":
-            return self._lake.file_list(pin.name, pin.snapshot_id, pin.metadata_location)
+    def metadata_table(self, pin: Pin, which: str) -> pa.Table:
+        """``"table$offsets"`` (``reports.OFFSETS_SCHEMA``), and the lake's own, of a version."""
+        if which != "offsets":
+            location = pin.metadata_location
+            if which == "refs" and pin.kind == "hybrid":  # they move without a new version
+                location = self._heads.get(pin.name).metadata_location
+            return self._lake.metadata_table(pin.name, which, pin.snapshot_id, location)
         manifest = self._live.manifest(pin.name) if pin.kind == "hybrid" else None
         watermarks = manifest.watermarks if manifest else _NOWHERE
         return reports.offsets_table(pin.committed, pin.high, watermarks)
@@ -281,6 +280,12 @@ class Tables:
             snapshot_id = head.snapshot_id if head else None
             listed.append(reports.Listed(name, spec, manifest, snapshot_id))
         return reports.tables_table(self._catalog, listed)
+
+    def _past(self, name: TableName, as_of: str) -> Pin:
+        """An older version, by the newest metadata; without live rows, whatever the table is."""
+        pin = Pin.plain(name, self._heads.get(name))
+        found = self._lake.past(name, pin.metadata_location, as_of)
+        return replace(pin, snapshot_id=found.snapshot_id, schema_id=found.schema_id, as_of=as_of)
 
     def _published(self, name: TableName) -> Manifest:
         manifest = self._live.manifest(name)

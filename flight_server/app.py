@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from catalog.copies import Copies
 from catalog.lake import Lake
 from catalog.segments import LiveReader
 from catalog.spec import TableSpec
@@ -87,9 +88,9 @@ def build_reading(settings: Settings, stack: ExitStack) -> Reading:
     Raises:
         ConfigRefused, CatalogError: as :func:`open_lake` and the folders say.
     """
-    lake = open_lake(settings)
-    stack.callback(lake.close)
     spill = stack.enter_context(spill_folder(settings.limits.spill_folder))
+    lake = open_lake(settings, Copies(spill / "copies", int(settings.limits.copies_bytes)))
+    stack.callback(lake.close)
     specs = settings.table_specs()
     tables = Tables(
         lake,

@@ -201,7 +201,8 @@ class EngineBackend:
             same = isinstance(call.session, Session) and call.session.knows(
                 pin.name, pin.table_uuid
             )
-            if same and pin.name in seen and not pin.high.covers(seen[pin.name]):
+            newest = same and pin.name in seen and not pin.as_of
+            if newest and not pin.high.covers(seen[pin.name]):
                 raise NotReady(
                     f"{pin.name}: this server is behind what the session has seen: try again"
                 )

@@ -181,6 +181,11 @@ class Limits(Section):
     spill_bytes: Bytes = Field(
         ByteSize(16 * 1024**3), description="bound on what one statement spills"
     )
+    copies_bytes: Bytes = Field(
+        ByteSize(16 * 1024**3),
+        description="bound on local copies of data files without their deleted rows, in "
+        "`spill_folder`",
+    )
     concurrency: Count = Field(8, description="statements that run at the same time")
     queue_wait_s: Seconds = Field(
         30, description="longest wait of a statement for its turn, first come first served, seconds"

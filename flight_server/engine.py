@@ -17,6 +17,7 @@ import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionContext
 
 from catalog.offsets import Offsets
+from catalog.pins import PinKey
 from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
@@ -114,7 +115,7 @@ class Engine:
             CatalogError: a table cannot be pinned now (NotReady, LogGap, LakeUnavailable, …).
         """
         params.sets(statement.parameters, self._limits.max_parameter_sets)
-        scope = self._scope(options, {pin.name: pin for pin in pins}, at_least, wait_s)
+        scope = self._scope(options, {pin.key: pin for pin in pins}, at_least, wait_s)
         shape = self._shapes.get(statement, options)
         if shape is None or not shape.holds(scope):
             shape = self._plan_text(statement, options, scope)
@@ -123,7 +124,7 @@ class Engine:
             statement=statement,
             options=options,
             schema=shape.schema,
-            pins=tuple(scope.pins[name] for name in sorted(scope.pins)),
+            pins=tuple(scope.pins[key] for key in sorted(scope.pins)),
             parameter_schema=shape.parameter_schema,
             explain=shape.text.kind == "explain",
             described=shape.described,
@@ -248,9 +249,9 @@ class Engine:
     ) -> Iterator[pa.RecordBatch]:
         """Everything up to the first batch happens here, so that errors come before a stream."""
         text = plan.prepared.text
-        scope = self._scope(plan.options, {pin.name: pin for pin in plan.pins}, _NO_ENDS, wait_s)
+        scope = self._scope(plan.options, {pin.key: pin for pin in plan.pins}, _NO_ENDS, wait_s)
         scope.found.update(plan.prepared.found)
-        execution = Execution(self._contexts, self._store, plan, scope, share)
+        execution = Execution(self._contexts, self._store, plan, scope, share, work.holding)
         with engine_errors(text, scope):
             context = self._context(text, plan.options, scope)
             with entered(scope):
@@ -269,9 +270,10 @@ class Engine:
             return batches
         folders = [
             self._store.location(name, version.pin.metadata_location)
-            for name, version in execution.opened.items()
+            for (name, _), version in execution.opened.items()
         ]
-        return explained(plan.schema, list(versions(scope.pins, work.reports)), batches, folders)
+        lines = list(versions(scope.pins, scope.found, work.reports))
+        return explained(plan.schema, lines, batches, folders)
 
     def _read(self, statement: Statement) -> SqlText:
         bounds = self._limits.bounds()
@@ -282,7 +284,7 @@ class Engine:
     def _scope(
         self,
         options: Options,
-        pins: Mapping[TableName, Pin],
+        pins: Mapping[PinKey, Pin],
         at_least: Mapping[TableName, Offsets],
         wait_s: float | None,
     ) -> Scope:
@@ -290,6 +292,7 @@ class Engine:
             tables=self._tables,
             system=self._system,
             default_schema=options.schema,
+            time_zone=options.time_zone,
             pins=dict(pins),
             at_least=at_least,
             wait_s=wait_s,

@@ -215,7 +215,7 @@ def _memory(message: str, _: SqlText, __: Scope) -> FlightSqlError:
 
 
 def _missing_file(_: str, __: SqlText, scope: Scope) -> CatalogError:
-    names = ", ".join(sorted(map(str, scope.pins)))
+    names = ", ".join(sorted({str(name) for name, _ in scope.pins}))
     return FileMissing(f"a data file of the version of {names} that this statement reads is gone")
 
 

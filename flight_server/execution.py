@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema, Table
 
+from catalog.erasure import Holding
+from catalog.pins import PinKey
 from catalog.prune import surviving
-from catalog.spec import TableName
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
 from flight_server.contexts import READ_ONLY, Contexts
@@ -49,16 +50,23 @@ class Execution:
     """
 
     def __init__(
-        self, contexts: Contexts, store: Store, plan: Plan, scope: Scope, share: Share | None = None
+        self,
+        contexts: Contexts,
+        store: Store,
+        plan: Plan,
+        scope: Scope,
+        share: Share | None = None,
+        holding: Holding | None = None,
     ) -> None:
         self._contexts = contexts
         self._store = store
         self._plan = plan
         self._scope = scope
         self._share = share
+        self._holding = holding or Holding()
         self._needs = scope.needs()
         self._has_clock = not analysis.CLOCK_WORDS.isdisjoint(plan.prepared.text.words)
-        self.opened: dict[TableName, TableVersion] = {}
+        self.opened: dict[PinKey, TableVersion] = {}
         self.relations: dict[Reference, Relation] = {}
 
     @property
@@ -128,6 +136,7 @@ class Execution:
             _label(at),
             keep_one=self._has_clock,
             share=self._share,
+            holding=self._holding,
         )
         self.relations[at] = relation(context, source, self._store)
         return self.relations[at].table
@@ -163,14 +172,14 @@ class Execution:
         return bool(pc.all(pc.is_in(needed, kept), min_count=0).as_py())
 
     def _version(self, at: Reference) -> TableVersion:
-        name = self._scope.found[at].name
-        assert name is not None  # noqa: S101  # only the server's own tables have none
-        if name not in self.opened:
-            pin = self._scope.pins[name]
-            self.opened[name] = self._scope.tables.open(
-                pin, need=self._needs[name], deadline_s=self._scope.wait_s
+        key = self._scope.found[at].key
+        assert key is not None  # noqa: S101  # only the server's own tables have none
+        if key not in self.opened:
+            pin = self._scope.pins[key]
+            self.opened[key] = self._scope.tables.open(
+                pin, need=self._needs[key], deadline_s=self._scope.wait_s
             )
-        return self.opened[name]
+        return self.opened[key]
 
     def _refuse_products(self, values: Sequence[Mapping[str, pa.Scalar]], limit: int) -> None:
         zone = self._plan.options.time_zone

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from catalog.spec import TableName
+from catalog.pins import PinKey
 from catalog.tables import Pin
 from flight_server.hybrid import Report
-from flight_server.names import Reference
+from flight_server.names import Reference, Resolved
 
 #: A file in a list of files: what stands before it, its folders, its name.
 _LISTED = re.compile(r"(\[|, )([^\[\]]*?/)([^/\[\]]+\.parquet)")
@@ -18,18 +18,16 @@ _FILE = re.compile(r"(?:\w+://)?[^\s\[\](){},]*/([^\s\[\](){},/]+\.parquet)")
 
 
 def versions(
-    pins: Mapping[TableName, Pin], reports: Mapping[Reference, Report]
+    pins: Mapping[PinKey, Pin],
+    found: Mapping[Reference, Resolved],
+    reports: Mapping[Reference, Report],
 ) -> Iterator[tuple[str, str]]:
     """The lines that EXPLAIN shows before the engine's: plan_type, plan."""
-    for name, pin in sorted(pins.items()):
+    for key, pin in sorted(pins.items()):
         yield "version", _version(pin)
-        mine = {at: r for at, r in reports.items() if _is_of(at, name)}
+        mine = {at: report for at, report in reports.items() if found[at].key == key}
         for (_, table), report in sorted(mine.items()):
             yield "files", _files(table, report)
-
-
-def _is_of(at: Reference, name: TableName) -> bool:
-    return at[0] == name.namespace and at[1].partition("$")[0] == name.table.partition("$")[0]
 
 
 def _version(pin: Pin) -> str:

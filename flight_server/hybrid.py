@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from datafusion.catalog import Table
 
 from catalog.connect import StoreOptions
 from catalog.declaration import fill
+from catalog.erasure import Holding
 from catalog.errors import Unsupported
 from catalog.lake import FileRequest
 from catalog.prune import surviving
@@ -27,9 +28,12 @@ from flight_server.shares import Share
 
 #: Live batches are dealt to this many partitions, so that every core reads.
 _PARTITIONS = os.cpu_count() or 1
-#: Arrow bytes of files with deletes (or renamed columns) that one statement may hold in memory.
+#: Arrow bytes of files with renamed columns that one statement may hold in memory.
 MAX_REREAD_BYTES = 512 * 1024 * 1024
 
+
+#: What of its entry a scan of a file needs.
+_SCANNED = ["path", "record_count"]
 
 #: Which rows of a version a relation has.
 RowPart = Literal["hybrid", "runs", "live"]
@@ -57,6 +61,11 @@ class Store(Protocol):
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
         """Rows by field id, deletes applied."""
 
+    def without_deleted(
+        self, name: TableName, request: FileRequest, holding: Holding
+    ) -> tuple[pa.Table, pa.Table]:
+        """Files that deletes touch: those that lost no row, and local copies of the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -66,7 +75,7 @@ class Report:
         files: data files of the snapshot.
         kept: files that are scanned after pruning.
         rows: rows in those.
-        reread: files among them that are read by field id, with deletes applied.
+        reread: files among them that are read by field id, or from copies without deleted rows.
         live_rows: rows of the live slice.
     """
 
@@ -88,6 +97,7 @@ class Source:
         label: what plans call the scan of its files.
         share: which rows of them; None: all.
         keep_one: scan one file even where none survives, so that the plan shows its filters.
+        holding: keeps what the relation needs while it is read.
     """
 
     version: TableVersion
@@ -96,6 +106,7 @@ class Source:
     label: str = "files"
     keep_one: bool = False
     share: Share | None = None
+    holding: Holding = field(default_factory=Holding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,8 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     """The relation, ready to be planned over; nothing is opened yet but files with deletes.
 
     Raises:
-        Unsupported: equality deletes, another file format, or too many rows in files with deletes.
+        Unsupported: another file format, or too many rows in files with renamed columns.
+        CopiesFull: no room for files without their deleted rows.
     """
     version, share = source.version, source.share
     if source.part == "live":
@@ -137,25 +149,23 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     kept = _pruned(entries, source)
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
-    native, special, groups = _by_reader(version, kept, store)
-    paths = tuple(native["path"].to_pylist())
+    files = _by_reader(source, kept, store)
+    paths = tuple(files.native["path"].to_pylist())
     live = version.live if source.part == "hybrid" else ()
-    frames = [_group(context, version, group, source.label) for group in groups]
-    if paths and not groups:
-        frames.append(listing(context, version.schema, paths, source.label))
-    if special.num_rows:
-        frames.append(_frame(version.schema, _reread(version, special, store)))
+    frames = _scans(context, source, files)
+    if files.special.num_rows:
+        frames.append(_frame(version.schema, _reread(version, files.special, store)))
     if live or not frames:
         frames.append(_frame(version.schema, live))
     report = Report(
         files=version.entries.num_rows,
         kept=kept.num_rows,
         rows=_rows(kept),
-        reread=special.num_rows,
+        reread=files.special.num_rows + files.copies.num_rows,
         live_rows=version.live_rows if live else 0,
     )
     table = _shared(functools.reduce(DataFrame.union, frames), share).into_view()
-    return Relation(table, report, version.schema, paths, _rows(native))
+    return Relation(table, report, version.schema, paths, _rows(files.native))
 
 
 def _shared(frame: DataFrame, share: Share | None) -> DataFrame:
@@ -197,33 +207,70 @@ def _frame(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> DataFrame:
         _scratch.deregister_table(name)
 
 
-def _by_reader(
-    version: TableVersion, entries: pa.Table, store: Store
-) -> tuple[pa.Table, pa.Table, list[Group]]:
-    """The files that the engine scans itself, and those that are read by field id.
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Entries by who reads them.
 
-    Where columns were renamed, or a fill has to be put in, the former come in groups; else there
-    is no group, and all of them are scanned by the names of the version's schema.
+    Attributes:
+        native: scanned by the engine where they are.
+        copies: scanned by the engine, local, their deleted rows gone.
+        special: read by field id.
+        groups: how the first two are scanned, where columns were renamed or a fill has to be put
+            in; None: by the names of the version's schema.
     """
+
+    native: pa.Table
+    copies: pa.Table
+    special: pa.Table
+    groups: list[Group] | None = None
+
+
+def _by_reader(source: Source, entries: pa.Table, store: Store) -> _Files:
+    version, none = source.version, entries.slice(0, 0)
     if entries.num_rows == 0:
-        return entries, entries, []
-    pin = version.pin
-    _refuse_unreadable(pin.name, entries)
-    deleted = pc.fill_null(
-        pc.greater(pc.list_value_length(entries["delete_files"]), 0), fill_value=False
-    )
-    native, special = entries, entries.slice(0, 0)
-    if pc.any(deleted).as_py():
-        native, special = entries.filter(pc.invert(deleted)), entries.filter(deleted)
+        return _Files(none, none, none)
+    _refuse_unreadable(version.pin.name, entries)
+    by_name = _by_name(version, store)
+    by_id = entries["partial"]
+    if not by_name:
+        _, others = store.file_groups(version.pin.name, _request(version, entries))
+        by_id = pc.or_(by_id, pc.is_in(entries["path"], pa.array(others, pa.string())))
+    special = entries.filter(by_id)
+    native, copies = _without_deleted(source, entries.filter(pc.invert(by_id)), store)
+    if by_name:
+        return _Files(native, copies, special)
+    # Each by itself: copies lie in another store than the files they stand for.
+    groups = [
+        group
+        for each in (native, copies)
+        if each.num_rows
+        for group in store.file_groups(version.pin.name, _request(version, each))[0]
+    ]
+    return _Files(native, copies, special, groups)
+
+
+def _by_name(version: TableVersion, store: Store) -> bool:
     known = () if version.declared is None else (version.declared,)
-    if native.num_rows == 0 or store.names_are_stable(pin.name, pin.metadata_location, *known):
-        return native, special, []
-    groups, others = store.file_groups(pin.name, _request(version, native))
-    if others:
-        by_id = pc.is_in(native["path"], pa.array(others, pa.string()))
-        special = pa.concat_tables([special, native.filter(by_id)])
-        native = native.filter(pc.invert(by_id))
-    return native, special, groups
+    return store.names_are_stable(version.pin.name, version.pin.metadata_location, *known)
+
+
+def _without_deleted(source: Source, entries: pa.Table, store: Store) -> tuple[pa.Table, pa.Table]:
+    """Files that are scanned where they are, and copies of those that lost rows."""
+    touched = pc.greater(pc.list_value_length(entries["deletes"]), 0)
+    if not pc.any(touched).as_py():
+        return entries, entries.slice(0, 0)
+    wanted = _request(source.version, entries.filter(touched))
+    whole, copies = store.without_deleted(source.version.pin.name, wanted, source.holding)
+    native = [entries.filter(pc.invert(touched)), whole]
+    return pa.concat_tables(each.select(_SCANNED) for each in native), copies
+
+
+def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataFrame]:
+    version = source.version
+    if files.groups is not None:
+        return [_group(context, version, group, source.label) for group in files.groups]
+    paths = [each["path"].to_pylist() for each in (files.native, files.copies)]
+    return [listing(context, version.schema, each, source.label) for each in paths if each]
 
 
 def _group(context: SessionContext, version: TableVersion, group: Group, label: str) -> DataFrame:
@@ -237,11 +284,6 @@ def _group(context: SessionContext, version: TableVersion, group: Group, label: 
 
 
 def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:
-    if pc.any(entries["equality_deletes"]).as_py():
-        raise Unsupported(
-            f"{name} has rows deleted by equality, which cannot be read yet: compact the table "
-            "with the engine that wrote them"
-        )
     formats = set(pc.unique(entries["file_format"]).to_pylist()) - {"parquet"}
     if formats:
         raise Unsupported(f"{name} has files of format {min(formats)}: only Parquet is read")
@@ -266,7 +308,7 @@ def _reread(version: TableVersion, entries: pa.Table, store: Store) -> list[pa.R
         if size > MAX_REREAD_BYTES:
             raise Unsupported(
                 f"{version.pin.name} has more than {MAX_REREAD_BYTES >> 20} MiB in files with "
-                "deleted rows or renamed columns: compact the table, or filter more"
+                "renamed columns: compact the table, or filter more"
             )
         batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=version.schema))
     return batches

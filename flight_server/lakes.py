@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from catalog.copies import Copies
 from catalog.kafka import TopicReader
 from catalog.lake import Lake
 from catalog.spec import TableName, TableSpec
@@ -9,8 +10,8 @@ from flight_server.config import Settings
 from flight_server.layers import ConfigRefused
 
 
-def open_lake(settings: Settings) -> Lake:
-    """The catalog.
+def open_lake(settings: Settings, copies: Copies | None = None) -> Lake:
+    """The catalog; ``copies``: where files are kept without their deleted rows.
 
     Raises:
         ConfigRefused: nothing says where it is.
@@ -23,7 +24,7 @@ def open_lake(settings: Settings) -> Lake:
             'catalog.uri: missing; set it to the catalog\'s address, as uri = "sqlite:///lake.db" '
             'with warehouse = "./warehouse"'
         )
-    return Lake.open(catalog.name, properties, timeout_s=catalog.timeout_s)
+    return Lake.open(catalog.name, properties, timeout_s=catalog.timeout_s, copies=copies)
 
 
 def spec_of(settings: Settings, name: TableName) -> TableSpec:

@@ -20,11 +20,13 @@ import pyarrow as pa
 from datafusion import SessionContext
 from datafusion.catalog import CatalogProvider, Schema, SchemaProvider, Table
 
-from catalog.errors import CatalogError, NotReady, TableNotFound
+from catalog.errors import CatalogError, NoSuchVersion, NotReady, TableNotFound
 from catalog.offsets import Offsets
+from catalog.pins import PinKey
 from catalog.scan import empty_listing
 from catalog.spec import TableName
 from catalog.tables import Need, Pin, TableVersion
+from flight_server.sqlversions import named_version
 
 __all__ = ["LakeCatalog", "Part", "Reference", "Resolved", "Scope", "TableSource", "entered"]
 
@@ -33,8 +35,13 @@ SESSION_SCHEMA = "$session"
 #: The schema of the server's own tables.
 SYSTEM_SCHEMA = "system"
 
-Part = Literal["hybrid", "runs", "live", "offsets", "snapshots", "files", "system"]
-_PARTS: tuple[Part, ...] = ("runs", "live", "offsets", "snapshots", "files")
+#: "about": a table that says something of the table: its snapshots, files, …
+Part = Literal["hybrid", "runs", "live", "about", "system"]
+_PARTS: Mapping[str, Part] = {"runs": "runs", "live": "live"}
+#: Suffixes of tables about a table.
+ABOUT = frozenset({"offsets", "snapshots", "files", "manifests", "history", "partitions", "refs"})
+#: What of a table an older version has none of.
+_ONLY_NOW = frozenset({"live", "offsets"})
 #: The engine looks for a table of this name before it takes the function; the catalog, which may
 #: be far away, is asked for one only if it lists one.
 TABLE_FUNCTIONS = frozenset({"generate_series", "range"})
@@ -59,6 +66,7 @@ class TableSource(Protocol):
         at_least: Offsets = ...,
         deadline_s: float | None = None,
         tail: bool = True,
+        as_of: str = "",
     ) -> Pin:
         """A version."""
 
@@ -76,7 +84,7 @@ class TableSource(Protocol):
     def describe(self, name: TableName, location: str | None = None) -> pa.Schema:
         """A table's columns, without a version."""
 
-    def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
+    def metadata_table(self, pin: Pin, which: str) -> pa.Table:
         """A ``$`` table."""
 
 
@@ -88,13 +96,20 @@ class Resolved:
         part: which rows of the table.
         name: the table; None for the server's own tables.
         schema: the columns.
-        content: the rows of a ``$offsets``, ``$snapshots``, ``$files`` or system table.
+        content: the rows of a table about a table, or of a system table.
+        as_of: the older version that is named; "": the newest.
     """
 
     part: Part
     name: TableName | None
     schema: pa.Schema
     content: pa.Table | None = None
+    as_of: str = ""
+
+    @property
+    def key(self) -> PinKey | None:
+        """Which pin it stands on; None: none."""
+        return None if self.name is None else (self.name, self.as_of)
 
 
 @dataclass(slots=True)
@@ -105,7 +120,8 @@ class Scope:
         tables: where versions come from.
         system: name → rows, for the schema ``system``.
         default_schema: for names without a schema.
-        pins: versions by table; those given stand, others are added at the first reference.
+        time_zone: of times in names that say none.
+        pins: versions; those given stand, others are added at the first reference.
         at_least: what the session has seen, per table (rule 20).
         wait_s: how long a table may take to get there, or to a version that is pinned already.
         found: what each reference came to mean.
@@ -118,7 +134,8 @@ class Scope:
     tables: TableSource
     system: Mapping[str, Callable[[], pa.Table]]
     default_schema: str
-    pins: dict[TableName, Pin] = field(default_factory=dict)
+    time_zone: str = "UTC"
+    pins: dict[PinKey, Pin] = field(default_factory=dict)
     at_least: Mapping[TableName, Offsets] = field(default_factory=dict)
     wait_s: float | None = None
     found: dict[Reference, Resolved] = field(default_factory=dict)
@@ -167,15 +184,14 @@ class Scope:
         for schema in self.listed.values():
             stub(schema)
 
-    def needs(self) -> dict[TableName, Need]:
-        """Per table, what of its version the statement's references read."""
-        wanted: dict[TableName, set[Need]] = {}
+    def needs(self) -> dict[PinKey, Need]:
+        """Per version, what of it the statement's references read."""
+        wanted: dict[PinKey, set[Need]] = {}
         for resolved in self.found.values():
-            if resolved.name is not None and resolved.part in NEEDS:
-                wanted.setdefault(resolved.name, set()).add(NEEDS[resolved.part])
+            if resolved.key is not None and resolved.part in NEEDS:
+                wanted.setdefault(resolved.key, set()).add(NEEDS[resolved.part])
         return {
-            name: next(iter(needs)) if len(needs) == 1 else "split"
-            for name, needs in wanted.items()
+            key: next(iter(needs)) if len(needs) == 1 else "split" for key, needs in wanted.items()
         }
 
     def nearest(self, at: Reference) -> list[str]:
@@ -196,27 +212,32 @@ class Scope:
         return Resolved("system", None, content.schema, content)
 
     def _table(self, schema: str, name: str) -> Resolved | None:
-        base, _, suffix = name.rpartition("$")
-        part: Part = next((p for p in _PARTS if base and p == suffix), "hybrid")
-        table = TableName(schema, base if part != "hybrid" else name)
+        bare, as_of = named_version(name, self.time_zone)
+        base, _, suffix = bare.rpartition("$")
+        if not base or suffix not in ABOUT | _PARTS.keys():
+            base, suffix = bare, ""
+        table = TableName(schema, base)
         if name in TABLE_FUNCTIONS and table not in self.tables.names():
             return None
+        if as_of and suffix in _ONLY_NOW:
+            raise NoSuchVersion(f"{table}: ${suffix} is about the newest version only")
         try:
-            pin = self._pin(table, tail=part in {"hybrid", "live"})
+            pin = self._pin(table, as_of, tail=suffix in {"", "live"})
         except TableNotFound:
             return None
-        if part in {"offsets", "snapshots", "files"}:
-            content = self.tables.metadata_table(pin, part)
-            return Resolved(part, table, content.schema, content)
-        return Resolved(part, table, self.tables.schema(pin))
+        if suffix in ABOUT:
+            content = self.tables.metadata_table(pin, suffix)
+            return Resolved("about", table, content.schema, content, as_of)
+        return Resolved(_PARTS.get(suffix, "hybrid"), table, self.tables.schema(pin), None, as_of)
 
-    def _pin(self, name: TableName, *, tail: bool) -> Pin:
-        if name not in self.pins:
+    def _pin(self, name: TableName, as_of: str, *, tail: bool) -> Pin:
+        key = name, as_of
+        if key not in self.pins:
             at_least = self.at_least.get(name, _NO_OFFSETS)
-            self.pins[name] = self.tables.pin(
-                name, at_least=at_least, deadline_s=self.wait_s, tail=tail
+            self.pins[key] = self.tables.pin(
+                name, at_least=at_least, deadline_s=self.wait_s, tail=tail, as_of=as_of
             )
-        return self.pins[name]
+        return self.pins[key]
 
 
 def _columns(tables: TableSource, name: TableName) -> pa.Schema:

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import pyarrow as pa
 
+from catalog.erasure import Holding
 from flight_server.hybrid import Report
 from flight_server.interrupt import Interruptible, Watchdog
 from flight_server.limits import Admission, Deadline, Limits, guard
@@ -47,6 +48,8 @@ class Work:
         self.deadline = deadline
         self.reports: Mapping[Reference, Report] = MappingProxyType({})
         self._calls = Interruptible()
+        #: What the statement holds besides its slot; given back last.
+        self.holding = Holding(check=self.check)
         self._watchdog = watchdog
         self._admission = admission
         self._slot = None if is_share else admission.enter(deadline)
@@ -70,11 +73,12 @@ class Work:
         self._calls.check()
 
     def close(self) -> None:
-        """Gives the slot back; idempotent."""
+        """Gives back the slot and what is held; idempotent."""
         self.give_up = None
         self._watchdog.forget(self._calls)
         if self._slot is not None:
             self._slot.release()
+        self.holding.resources.close()
 
     def _end(self, error: Exception) -> None:
         if not self._calls.interrupt(error):

@@ -19,7 +19,7 @@ from flight_server.sqllex import Token
 MAX_GROWTH = 16_384
 
 
-_AS_OF = 'statements read the newest version; "table$snapshots" lists the others'
+_AS_OF = "write FOR VERSION AS OF or FOR TIMESTAMP AS OF, and a literal, behind a table's name"
 
 #: Words in a row that the engine would ignore → what to write instead.
 IGNORED: Mapping[tuple[str, ...], str] = MappingProxyType(

@@ -8,13 +8,14 @@ tokens.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from flight_server.protocol.errors import InvalidArgument, ResourceExhausted, Unimplemented
 from flight_server.sqllex import Token, lex, syntax_refused
 from flight_server.sqlrules import check_growth, expanded_tokens, refuse_ignored_clauses
+from flight_server.sqlversions import version_edits
 
 __all__ = ["Bounds", "Kind", "SqlText", "kind_of", "read", "single"]
 
@@ -47,7 +48,8 @@ class SqlText:
     Attributes:
         sql: as the client sent it.
         rewritten: with ``$1``, ``$2``, … in the place of each ``?``, and numbers with an exponent
-            as doubles (the engine reads them as decimals, as it must read 0.1).
+            as doubles (the engine reads them as decimals, as it must read 0.1), and versions in
+            the names of tables.
         parameters: how many parameters it has.
         kind: "query" or "explain" (:func:`read` refuses the others).
         first: the leading keyword, lower case.
@@ -186,9 +188,11 @@ def read(sql: str, bounds: Bounds) -> SqlText:
     _bound(tokens, bounds)
     kind = kind_of(tokens)
     _refuse_writes(kind, tokens)
-    refuse_ignored_clauses(tokens)
-    check_growth(tokens)
-    rewritten, count, shifts = _rewritten(sql, tokens)
+    edits = version_edits(sql, tokens)
+    kept = [token for token in tokens if token.start not in edits] if edits else tokens
+    refuse_ignored_clauses(kept)
+    check_growth(kept)
+    rewritten, count, shifts = _rewritten(sql, tokens, edits)
     words = frozenset(token.name for token in tokens if token.kind in {"word", "quoted"})
     first = next((token.name for token in tokens if token.kind == "word"), "")
     return SqlText(sql, rewritten, count, kind, first, words, shifts)
@@ -276,12 +280,21 @@ def _refuse_writes(kind: Kind, tokens: Sequence[Token]) -> None:
         )
 
 
-def _rewritten(sql: str, tokens: Sequence[Token]) -> tuple[str, int, tuple[tuple[int, int], ...]]:
-    """The text with ``$n`` for ``?``, and numbers with an exponent as what SQL says: doubles."""
+def _rewritten(
+    sql: str, tokens: Sequence[Token], edits: Mapping[int, str]
+) -> tuple[str, int, tuple[tuple[int, int], ...]]:
+    """The text with what SQL says of numbers with an exponent (doubles), and ``$n`` for ``?``.
+
+    Args:
+        sql: the text.
+        tokens: its tokens.
+        edits: other texts for tokens, by their offsets.
+    """
     marks = [token for token in tokens if token.kind == "parameter"]
     numbers = _parameter_numbers(sql, marks)
     new = {mark.start: f"${number}" for mark, number in zip(marks, numbers, strict=True)}
     new |= {t.start: f"CAST({t.text} AS DOUBLE)" for t in tokens if _is_float(t)}
+    new |= edits
     pieces: list[str] = []
     shifts: list[tuple[int, int]] = []
     at = length = moved = 0

@@ -13,6 +13,7 @@ from flight_server.protocol.errors import (
     FlightSqlError,
     Internal,
     NotFound,
+    ResourceExhausted,
     TryAgain,
     Unimplemented,
 )
@@ -25,6 +26,7 @@ BY_CODE: Mapping[str, type[FlightSqlError]] = {
     "UNAVAILABLE": TryAgain,
     "ABORTED": Aborted,
     "DATA_LOSS": DataLost,
+    "RESOURCE_EXHAUSTED": ResourceExhausted,
     "UNIMPLEMENTED": Unimplemented,
 }
 

@@ -74,6 +74,8 @@ _FIXED = [
     pa.field("sequence_number", pa.int64()),
     pa.field("delete_files", pa.list_(pa.field("element", pa.string(), nullable=False))),
     pa.field("equality_deletes", pa.bool_(), nullable=False),
+    pa.field("deletes", pa.list_(pa.int32())),
+    pa.field("partial", pa.bool_(), nullable=False),
 ]
 
 
@@ -90,6 +92,8 @@ def entries_of(schema: pa.Schema, files: Sequence[tuple[Path, pa.Table]]) -> pa.
             "sequence_number": i,
             "delete_files": [],
             "equality_deletes": False,
+            "deletes": [],
+            "partial": False,
             "lower": {f.name: _bound(table[f.name], "min") for f in columns},
             "upper": {f.name: _bound(table[f.name], "max") for f in columns},
             "null_count": {f.name: table[f.name].null_count for f in columns},
@@ -173,8 +177,10 @@ class FolderTables:
         at_least: Offsets = Offsets(),  # noqa: B008  # frozen
         deadline_s: float | None = None,
         tail: bool = True,
+        as_of: str = "",
     ) -> Pin:
         """The newest version; its number is its high position."""
+        assert not as_of
         del deadline_s, tail
         self.pinned.append(name)
         if name in self.unready:
@@ -222,7 +228,7 @@ class FolderTables:
             raise NotReady(f"{name} has not been published yet")
         return self.now[name].schema
 
-    def metadata_table(self, pin: Pin, which: Literal["offsets", "snapshots", "files"]) -> pa.Table:
+    def metadata_table(self, pin: Pin, which: str) -> pa.Table:
         """A small table about a version."""
         if which == "offsets":
             return offsets_table(pin.committed, pin.high, pin.high)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
+from catalog.asof import Past
 from catalog.errors import FileMissing, TableNotFound, VersionGone
 from catalog.manifest import Manifest
 from catalog.offsets import Offsets, TopicIdentity, TopicPartition
@@ -181,15 +182,18 @@ class MemoryLake:
     ) -> pa.Schema:
         return SCHEMA
 
-    def snapshots(self, name: TableName, metadata_location: str) -> pa.Table:  # noqa: ARG002, D102
-        return pa.table({"snapshot_id": sorted(self.rows)})
+    def past(self, name: TableName, metadata_location: str, as_of: str) -> Past:  # noqa: ARG002, D102
+        return Past(int(as_of.partition("_")[2]), 1)
 
-    def file_list(  # noqa: D102
+    def metadata_table(  # noqa: D102
         self,
         name: TableName,  # noqa: ARG002
+        which: str,
         snapshot_id: int | None,  # noqa: ARG002
         metadata_location: str,  # noqa: ARG002
     ) -> pa.Table:
+        if which == "snapshots":
+            return pa.table({"snapshot_id": sorted(self.rows)})
         return pa.table({"path": ["data/1.parquet"]})
 
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from datafusion import DataFrame, SessionConfig, SessionContext
-from support_engine import TRADES, TRADES_SCHEMA, FolderTables, trades
+from support_engine import TRADES, TRADES_SCHEMA, FolderTables, entries_of, trades
 
+from catalog.erasure import Holding
 from catalog.errors import FileMissing, Unsupported
 from catalog.lake import FileRequest
 from catalog.tables import TableVersion
 from flight_server.hybrid import Relation, Report, RowPart, Source, memory, relation
 
+SCANNED = ("path", "record_count")
 PLAIN_STRINGS = {"datafusion.execution.parquet.schema_force_view_types": "false"}
 
 
@@ -114,9 +117,9 @@ def test_a_file_that_vanished_before_it_was_planned_is_an_error(
 
 
 class Deleting(FolderTables):
-    """Odd offsets of the second file are deleted, in one of Iceberg's ways."""
+    """Odd offsets of the second file are deleted."""
 
-    how = "position"
+    how = "deletes"
     asked: FileRequest | None = None
     stable = True
 
@@ -134,10 +137,9 @@ class Deleting(FolderTables):
         del deadline_s
         version = super().open(pin, need=need)  # type: ignore[arg-type]
         entries = version.entries
-        touched = [[], ["file:///deletes.parquet"], []] if self.how == "position" else [[]] * 3
+        touched = [[], [0], []] if self.how == "deletes" else [[]] * 3
         for column, values in (
-            ("delete_files", pa.array(touched, entries.schema.field("delete_files").type)),
-            ("equality_deletes", pa.array([self.how == "equality", False, False])),
+            ("deletes", pa.array(touched, entries.schema.field("deletes").type)),
             ("file_format", pa.array(["orc" if self.how == "orc" else "parquet"] * 3)),
         ):
             at = entries.schema.get_field_index(column)
@@ -150,8 +152,27 @@ class Deleting(FolderTables):
         self.asked = request
         for path, table in self.now[TRADES].files:
             if f"file://{path}" in request.paths:
-                even = pc.equal(pc.bit_wise_and(table["_offset"], 1), 0)
-                yield from table.filter(even).to_batches()
+                yield from table.filter(_even(table)).to_batches()
+
+    def without_deleted(
+        self, name: object, request: FileRequest, holding: Holding
+    ) -> tuple[pa.Table, pa.Table]:
+        """A copy of the file asked for, without its odd rows, while the holder holds it."""
+        del name
+        self.asked = request
+        ((path, table),) = [f for f in self.now[TRADES].files if f"file://{f[0]}" in request.paths]
+        copy = path.with_suffix(".copy.parquet")
+        even = table.filter(_even(table))
+        pq.write_table(even, copy)
+        holding.resources.callback(copy.unlink)
+        columns = [f for f in entries_of(TRADES_SCHEMA, []).schema if f.name in SCANNED]
+        values = {"path": [f"file://{copy}"], "record_count": [even.num_rows]}
+        found = pa.table(values, schema=pa.schema(columns))
+        return found.slice(0, 0), found
+
+
+def _even(table: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(pc.bit_wise_and(table["_offset"], 1), 0)
 
 
 @pytest.fixture
@@ -162,13 +183,18 @@ def deleting(tmp_path: Path) -> Deleting:
 
 
 def test_deleted_rows_do_not_come_back(context: SessionContext, deleting: Deleting) -> None:
-    """Only the file that has deletes is read the slow way."""
-    made = relation(context, Source(version_of(deleting), "hybrid", None), deleting)
+    """Only the file that has deletes is copied; the statement holds the copy until it ends."""
+    holding = Holding()
+    source = Source(version_of(deleting), "hybrid", None, holding=holding)
+    made = relation(context, source, deleting)
     assert offsets(context, made) == [n for n in range(350) if not (100 <= n < 200 and n % 2)]
     assert made.report == Report(files=3, kept=3, rows=300, reread=1, live_rows=50)
     assert deleting.asked is not None
     assert len(deleting.asked.paths) == 1
     assert len(made.paths) == 2
+    assert len(list(deleting.folder.rglob("*.copy.parquet"))) == 1
+    holding.resources.close()
+    assert not list(deleting.folder.rglob("*.copy.parquet"))
 
 
 def test_files_of_renamed_columns_are_read_by_field_id(
@@ -180,11 +206,8 @@ def test_files_of_renamed_columns_are_read_by_field_id(
     assert made.report.reread == 3
 
 
-@pytest.mark.parametrize("how", ["equality", "orc"])
-def test_what_cannot_be_read_right_is_refused(
-    context: SessionContext, deleting: Deleting, how: str
-) -> None:
-    deleting.how = how
+def test_what_cannot_be_read_right_is_refused(context: SessionContext, deleting: Deleting) -> None:
+    deleting.how = "orc"
     with pytest.raises(Unsupported, match="market_data"):
         relation(context, Source(version_of(deleting), "hybrid", None), deleting)
     relation(context, Source(version_of(deleting), "live", None), deleting)

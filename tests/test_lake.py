@@ -409,13 +409,17 @@ def test_snapshots_and_files_for_people(place: Place, lake: Lake) -> None:
     lake.ensure_table(SPEC, SCHEMA)
     writer = Writer.claiming(place, "a")
     head = writer.append(3)
-    rows = lake.snapshots(NAME, head.metadata_location).to_pylist()
+    rows = lake.metadata_table(
+        NAME, "snapshots", head.snapshot_id, head.metadata_location
+    ).to_pylist()
     assert [row["added_rows"] for row in rows] == [6, None]
     assert [row["epoch"] for row in rows] == [1, 1]
     assert rows[0]["parent_id"] == rows[1]["snapshot_id"]
     assert rows[0]["positions"] == '{"ticks":{"0":103,"1":3}}'
     assert rows[0]["operation"] == "append"
-    paths = lake.file_list(NAME, head.snapshot_id, head.metadata_location)["path"].to_pylist()
+    paths = lake.metadata_table(NAME, "files", head.snapshot_id, head.metadata_location)[
+        "path"
+    ].to_pylist()
     assert paths
     assert all(path.startswith("data/at_day=") for path in paths)
 

@@ -15,20 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import (
-    DataFile,
-    DataFileContent,
-    FileFormat,
-    ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
-    ManifestWriterV2,
-)
-from pyiceberg.table.snapshots import Operation
-from pyiceberg.table.update import AssertTableUUID
-from pyiceberg.table.update.snapshot import _FastAppendFiles
-from pyiceberg.typedef import Record
+from pyiceberg.manifest import ManifestFile
+from support_deletes import by_equality, by_position, commit
 from support_lake import (
     SCHEMA,
     TOPIC,
@@ -40,7 +28,7 @@ from support_lake import (
 )
 
 from catalog.data_files import ROW_GROUP_ROWS
-from catalog.errors import FileMissing, SpecRefused, Unsupported
+from catalog.errors import FileMissing, SpecRefused
 from catalog.files import FileIndex
 from catalog.lake import FileRequest, Head, Lake, Staged
 from catalog.offsets import Offsets
@@ -474,68 +462,6 @@ def test_a_missing_manifest_is_said(place: Place, lake: Lake) -> None:
     assert str(place.properties["warehouse"]) not in str(raised.value)
 
 
-class _DeleteManifestWriter(ManifestWriterV2):
-    """pyiceberg writes no delete manifests; other engines do."""
-
-    def content(self) -> ManifestContent:
-        return ManifestContent.DELETES
-
-    @property
-    def _meta(self) -> dict[str, str]:
-        return {**super()._meta, "content": "deletes"}
-
-
-class _AppendDeletes(_FastAppendFiles):
-    """A snapshot that adds one delete file."""
-
-    delete_file: DataFile
-
-    def _existing_manifests(self) -> list[ManifestFile]:
-        metadata = self._transaction.table_metadata
-        with _DeleteManifestWriter(
-            metadata.spec(), self.schema(), self.new_manifest_output(), self._snapshot_id, "deflate"
-        ) as writer:
-            entry = ManifestEntry.from_args(
-                status=ManifestEntryStatus.ADDED,
-                snapshot_id=self._snapshot_id,
-                sequence_number=None,
-                file_sequence_number=None,
-                data_file=self.delete_file,
-            )
-            writer.add(entry)
-        return [*super()._existing_manifests(), writer.to_manifest_file()]
-
-
-def delete_rows(place: Place, content: DataFileContent, rows: pa.Table) -> None:
-    """Commits a delete file as Flink or Spark would."""
-    table = place.foreign_table()
-    path = f"{table.location()}/data/deletes-{content.name}-{rows.num_rows}.parquet"
-    Path(local_path(path)).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows, local_path(path))
-    producer = _AppendDeletes(Operation.OVERWRITE, table.transaction(), table.io)
-    producer.delete_file = DataFile.from_args(
-        content=content,
-        file_path=path,
-        file_format=FileFormat.PARQUET,
-        partition=Record(),
-        record_count=rows.num_rows,
-        file_size_in_bytes=Path(local_path(path)).stat().st_size,
-        column_sizes={},
-        value_counts={},
-        null_value_counts={},
-        nan_value_counts={},
-        lower_bounds={},
-        upper_bounds={},
-        split_offsets=None,
-        equality_ids=[6] if content == DataFileContent.EQUALITY_DELETES else None,
-        sort_order_id=None,
-        spec_id=0,
-        key_metadata=None,
-    )
-    updates, requirements = producer._commit()
-    table._do_commit(updates, (*requirements, AssertTableUUID(uuid=table.metadata.table_uuid)))
-
-
 @pytest.fixture
 def with_position_deletes(place: Place, lake: Lake) -> tuple[Head, list[str]]:
     """Three files; rows 0 and 2 of the first are deleted; the third came after the deletes."""
@@ -544,12 +470,8 @@ def with_position_deletes(place: Place, lake: Lake) -> tuple[Head, list[str]]:
     writer.append(5)
     head = writer.append(5)
     paths = entries(lake, SPEC, head).sort_by("sequence_number")["path"].to_pylist()
-    ids = [
-        pa.field("file_path", pa.string(), metadata={"PARQUET:field_id": "2147483546"}),
-        pa.field("pos", pa.int64(), metadata={"PARQUET:field_id": "2147483545"}),
-    ]
-    deletes = pa.table([[paths[0], paths[0]], [0, 2]], schema=pa.schema(ids))
-    delete_rows(place, DataFileContent.POSITION_DELETES, deletes)
+    table = place.foreign_table()
+    commit(table, [by_position(table, [(paths[0], 0), (paths[0], 2)])])
     writer.append(5)
     return lake.head(NAME), paths
 
@@ -585,23 +507,21 @@ def test_files_are_read_without_their_deleted_rows(
     assert kept == [whole[1], *whole[3:]]
 
 
-def test_equality_deletes_are_never_ignored(place: Place, lake: Lake) -> None:
-    """What cannot be read correctly is a typed error."""
+def test_equality_deletes_are_for_older_files_only(place: Place, lake: Lake) -> None:
     lake.ensure_table(SPEC, SCHEMA)
     writer = Writer.claiming(place, "a", lake)
     writer.append(5)
-    deletes = pa.table({"_offset": pa.array([3], pa.int64())})
-    delete_rows(place, DataFileContent.EQUALITY_DELETES, deletes)
+    table = place.foreign_table()
+    commit(table, [by_equality(table, pa.table({"_offset": pa.array([3], pa.int64())}))])
     head = writer.append(5)
-    table = entries(lake, SPEC, head).sort_by("sequence_number")
-    assert table["equality_deletes"].to_pylist() == [True, False]
+    files = entries(lake, SPEC, head).sort_by("sequence_number")
+    assert files["equality_deletes"].to_pylist() == [True, False]
     assert head.snapshot_id is not None
-    old, new = table["path"].to_pylist()
-    request = FileRequest(head.metadata_location, head.snapshot_id, (old,))
-    with pytest.raises(Unsupported, match="equality deletes"):
-        lake.read_files(NAME, request)
-    rows = lake.read_files(NAME, replace(request, paths=(new,)))
-    assert sum(batch.num_rows for batch in rows) == 10
+    for path, count in zip(files["path"].to_pylist(), (9, 10), strict=True):
+        request = FileRequest(head.metadata_location, head.snapshot_id, (path,))
+        found = pa.Table.from_batches(lake.read_files(NAME, request))
+        assert found.num_rows == count
+        assert 3 not in found["_offset"].to_pylist()
 
 
 def test_renamed_columns_are_read_by_field_id(place: Place, lake: Lake) -> None:

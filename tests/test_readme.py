@@ -68,7 +68,10 @@ def test_the_audit_in_sql_holds(site: Layout) -> None:
 @pytest.mark.broker
 @pytest.mark.parametrize(
     "name",
-    ["$runs", "$live", "$offsets", "$snapshots", "$files", "tables", "lag", "rejects", "queries"],
+    [
+        *("$runs", "$live", "$offsets", "$snapshots", "$files", "$manifests", "$history"),
+        *("$partitions", "$refs", "tables", "lag", "rejects", "queries"),
+    ],
 )
 def test_the_names_in_sql_answer(name: str, site: Layout) -> None:
     assert f"{name}`" in README or f'{name}"`' in README

@@ -154,9 +154,8 @@ def test_statements_that_write_or_change_settings_are_refused(sql: str) -> None:
         "select * from t prewhere a = 1",
         "select * from f(1) with ordinality",
         "select * from t connect by a = 1",
-        "select * from t for version as of 5",
-        "select * from t for system_time as of '2024-01-01'",
-        "select * from t for timestamp as of '2024-01-01'",
+        "select * from t for version between 5 and 6",
+        "select * from t for system_time from '2024-01-01' to '2024-01-02'",
         "select * from t for update",
     ],
 )
