@@ -19,6 +19,7 @@ from bench import (
     memory_lane,
     metadata_lane,
     query_lanes,
+    tpch_lane,
 )
 from bench.figures import Figure, amount, write
 from bench.stage import Stage, say
@@ -27,6 +28,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "ingest": ingest_lane.lane,
     "freshness": freshness_lane.lane,
     "queries": query_lanes.lanes,
+    "tpch": tpch_lane.lane,
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
