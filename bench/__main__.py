@@ -21,6 +21,7 @@ from bench import (
     poison_lane,
     query_lanes,
     recovery_lane,
+    tpch_lane,
     verify_lane,
 )
 from bench.figures import Figure, amount, write
@@ -30,6 +31,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "ingest": ingest_lane.lane,
     "freshness": freshness_lane.lane,
     "queries": query_lanes.lanes,
+    "tpch": tpch_lane.lane,
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
