@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog.commits import Staged, commit
+from catalog.commits import commit
 from catalog.errors import MarkerLost
 from catalog.faults import reach
 from catalog.heads import Head, head_of
+from catalog.intents import Staged
 from catalog.lake import COMMIT_TIMEOUT_S, FileRequest, Lake
 from catalog.letter_commits import Follow, writer_of
 from catalog.letters import LETTER_SCHEMA, Recorded, Waiting, letter_spec, rows_below

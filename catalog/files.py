@@ -312,15 +312,6 @@ def _matched(layout: Layout, table: pa.Table, deletes: tuple[DeleteFile, ...]) -
     return Entries(table, deletes)
 
 
-def with_relative_paths(entries: pa.Table, location: str) -> pa.Table:
-    """Entries with paths relative to the table's location, null where they lie outside."""
-    root = absolute(location).rstrip("/") + "/"
-    inside = pc.starts_with(entries["path"], root)
-    relative = pc.utf8_slice_codeunits(entries["path"], len(root))
-    paths = pc.if_else(inside, relative, pa.scalar(None, pa.string()))
-    return entries.set_column(0, "path", paths)
-
-
 def _newest_first(entries: pa.Table) -> pa.Table:
     """The newest commits in front: what LIMIT meets first."""
     order = pc.sort_indices(entries, sort_keys=[("sequence_number", "descending")])

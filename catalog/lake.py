@@ -18,7 +18,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from catalog import data_files
-from catalog.commits import Claim, Flush, Intent, Staged, commit
+from catalog.commits import commit
 from catalog.connect import StoreOptions, connect, lake_errors
 from catalog.copies import Copies
 from catalog.creation import create_or_evolve
@@ -26,6 +26,7 @@ from catalog.faults import reach
 from catalog.growth import Columns, columns_of, grown, growth, placed
 from catalog.heads import Head, head_of, recorded_marker
 from catalog.iceberg_schema import plain_schema
+from catalog.intents import Claim, Flush, Intent, Staged
 from catalog.lake_reader import LakeReader
 from catalog.listing import all_namespaces, located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from pyiceberg.table.metadata import TableMetadata
 
-from catalog.commits import Staged, Writing
 from catalog.errors import Fenced, MarkerLost
+from catalog.intents import Staged, Writing
 from catalog.offsets import Marker, Offsets, refuse_recreated
 from catalog.tallies import Tallies
 

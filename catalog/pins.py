@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -14,6 +15,8 @@ from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.runs import RunsHead
 from catalog.spec import TableName
 
+#: Declared schemas kept for pins whose manifest has been replaced; one per table and declaration.
+_MAX_SCHEMAS = 256
 #: A table, and which version of it: :attr:`Pin.as_of`.
 PinKey = tuple[TableName, str]
 
@@ -164,3 +167,25 @@ class TableVersion:
     live: tuple[pa.RecordBatch, ...]
     live_rows: int
     declared: pa.Schema | None = None
+
+
+class Schemas:
+    """Declared schemas by table and key, the latest ones; they never change. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[TableName, str], pa.Schema] = {}
+
+    def get(self, name: TableName, key: str) -> pa.Schema | None:
+        """The schema of a key; None: it was not seen here, or long ago."""
+        return self._found.get((name, key))
+
+    def put(self, name: TableName, schema: pa.Schema) -> None:
+        """Remembers a schema."""
+        item = name, schema_key(schema)
+        if item in self._found:
+            return
+        with self._lock:
+            self._found[item] = schema
+            while len(self._found) > _MAX_SCHEMAS:
+                del self._found[next(iter(self._found))]

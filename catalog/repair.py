@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
-from catalog.commits import Staged
 from catalog.errors import Fenced, MarkerLost, RepairRefused
 from catalog.heads import Head, marker_of, marker_of_property
+from catalog.intents import Staged
 from catalog.lake import Lake
 from catalog.offsets import (
     MARKER_PROPERTY,

@@ -6,7 +6,6 @@ does not count before a manifest names it (rule 10). An ordinary table's version
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +30,7 @@ from catalog.errors import (
 )
 from catalog.manifest import Manifest, schema_key
 from catalog.offsets import Offsets
-from catalog.pins import Pin, TableVersion
+from catalog.pins import Pin, Schemas, TableVersion
 from catalog.runs import Heads, Runs, RunsHead, by_name
 from catalog.segments import LiveReader
 from catalog.spec import TableName, TableSpec
@@ -49,8 +48,6 @@ _POLL_S = 0.002
 #: Manifests that may be replaced under one open() before it gives up: each replacement takes the
 #: ingest longer than the open, unless the segments of every one of them vanish.
 _ATTEMPTS = 5
-#: Declared schemas kept for pins whose manifest has been replaced; one per table and declaration.
-_MAX_SCHEMAS = 256
 _LOG_LOST = {kind.__name__: kind for kind in (LogGap, LogEndsEarly, TopicRecreated, LogLost)}
 
 
@@ -79,7 +76,7 @@ class Tables:
         self._specs = {spec.name: spec for spec in specs}
         self._heads = Heads(lake, refresh_ms / 1000)
         self._catalog = catalog
-        self._schemas = _Schemas()
+        self._schemas = Schemas()
         # The manifest of each table that was last seen to cover [C, E): checked once each.
         self._whole: dict[TableName, Manifest] = {}
 
@@ -355,26 +352,6 @@ class Tables:
         if declared is None or not is_numbered(declared):
             return self._lake.entries(*place)
         return self._lake.entries(*place, declared=declared)
-
-
-class _Schemas:
-    """Declared schemas by table and key, the latest ones; they never change."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: dict[tuple[TableName, str], pa.Schema] = {}
-
-    def get(self, name: TableName, key: str) -> pa.Schema | None:
-        return self._found.get((name, key))
-
-    def put(self, name: TableName, schema: pa.Schema) -> None:
-        item = name, schema_key(schema)
-        if item in self._found:
-            return
-        with self._lock:
-            self._found[item] = schema
-            while len(self._found) > _MAX_SCHEMAS:
-                del self._found[next(iter(self._found))]
 
 
 def _version(

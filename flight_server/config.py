@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 
-from catalog.errors import CatalogError, shorten
+from catalog.errors import shorten
 from catalog.owners import MAX_NODE_CHARS
-from catalog.spec import LiveSpec, OnError, Role, TableName, TableSpec, TimestampNanos, Tombstones
+from catalog.spec import LiveSpec, Role, TableSpec
 from flight_server.layers import (
     ConfigRefused,
     merged,
@@ -28,7 +28,8 @@ from flight_server.layers import (
     read_toml,
     resolved_paths,
 )
-from flight_server.sections import Bytes, Count, PassThrough, Port, Seconds, Section, Share, Text
+from flight_server.sections import Bytes, Count, PassThrough, Port, Seconds, Section, Text
+from flight_server.table_settings import Table
 
 __all__ = ["SECTIONS", "ConfigRefused", "PassThrough", "Section", "Settings", "load"]
 
@@ -213,82 +214,6 @@ class Limits(Section):
         ByteSize(2 * 1024**2),
         description="largest batch on the wire; some clients refuse more than 4 MiB",
     )
-
-
-class Table(Section):
-    """One table fed by topics."""
-
-    name: Text = Field(description="`namespace.table`")
-    topics: tuple[Text, ...] = Field(min_length=1, description="the topics that feed it")
-    subject: Text | None = Field(
-        None, description="registry subject of the schema; `<first topic>-value` by default"
-    )
-    schema_id: int | None = Field(
-        None,
-        ge=0,
-        description="registry id of the one schema; by default the topic's schemas are followed",
-    )
-    sort: tuple[Text, ...] = Field(
-        (), description="columns by which the rows of a flush are sorted"
-    )
-    partition: tuple[Text, ...] = Field(
-        (), description='Iceberg partition fields: `"day(timestamp)"`, `"bucket[16](symbol)"`'
-    )
-    flush_rows: Count = Field(1_000_000, description="a flush starts at this many live rows …")
-    flush_bytes: Bytes = Field(ByteSize(512 * 1024**2), description="… this many Arrow bytes …")
-    flush_age_s: Seconds = Field(60, description="… or when the oldest row is this old, seconds")
-    on_error: OnError = Field(
-        "stop",
-        description="what a record that cannot be decoded does: `stop` stops this table in front "
-        "of it, `skip` passes and counts it, `dead_letter` keeps it in the dead letter table",
-    )
-    dead_letter_table: Text | None = Field(
-        None,
-        description="`namespace.table` of the dead letters; `<name>_dead_letters` by default",
-    )
-    tombstones: Tombstones = Field(
-        "reject",
-        description="what a record without a value is: `reject` leaves it to `on_error`, `skip` "
-        "passes it over and counts it",
-    )
-    max_reject_share: Share = Field(
-        0.5,
-        description="the table stops when more than this share of the last `reject_window` records "
-        "could not be decoded; 1 turns it off",
-    )
-    reject_window: Count = Field(
-        10_000, description="records over which that share is taken; it says nothing before"
-    )
-    max_value_bytes: Bytes = Field(
-        ByteSize(64 * 1024**2), description="a record whose value is longer cannot be decoded"
-    )
-    key: bool = Field(default=False, description="add `_key`, the record's key")
-    headers: bool = Field(default=False, description="add `_headers`, the record's headers")
-    timestamp_nanos: TimestampNanos = Field(
-        "refuse",
-        description="what a timestamp-nanos field becomes: `refuse`, `as_long`, `truncate`",
-    )
-    properties: dict[str, str] = Field(
-        default_factory=dict, description="Iceberg properties of a table that is created"
-    )
-
-    @field_validator("name", "dead_letter_table")
-    @classmethod
-    def _name_has_a_namespace(cls, name: str | None) -> str | None:
-        if name is None:
-            return None
-        try:
-            TableName.parse(name)
-        except CatalogError as refusal:
-            raise ValueError(str(refusal)) from refusal
-        return name
-
-    def spec(self) -> TableSpec:
-        """The declaration that the data side works with."""
-        values = {key: value for key, value in self if key != "name"}
-        values["flush_bytes"] = int(self.flush_bytes)
-        values["max_value_bytes"] = int(self.max_value_bytes)
-        return TableSpec(name=TableName.parse(self.name), **values)
 
 
 class Settings(Section):

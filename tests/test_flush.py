@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_live import IDENTITY, NAME, TOPIC, at
 
-from catalog.commits import Claim, Flush, refuse_recreated
 from catalog.errors import Fenced, LogEndsEarly, LogGap, MarkerLost, TopicRecreated
 from catalog.flush import StartAgain, flush_target, has_moved
 from catalog.heads import Head
 from catalog.ingest import _refuse_short_log
+from catalog.intents import Claim, Flush
 from catalog.kafka_client import check_bounds
-from catalog.offsets import Marker, Offsets, TopicIdentity
+from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 
 OWNER = Marker(at(5, 3), (IDENTITY,), 4, "me", 7)
 KNOWN = Head("metadata-1.json", "uuid", 1, OWNER, 0)

@@ -7,8 +7,8 @@ from functools import cache
 
 from catalog import commits
 from catalog import flush as catalog_flush
-from catalog.commits import Flush, Staged
 from catalog.errors import CatalogError, Fenced, LogGap
+from catalog.intents import Flush, Staged
 from catalog.offsets import Offsets
 from model import live
 from model.explore import Step

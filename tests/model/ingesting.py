@@ -8,8 +8,8 @@ from functools import cache
 
 from catalog import commits
 from catalog import ingest as ingesting
-from catalog.commits import Claim
 from catalog.errors import CatalogError
+from catalog.intents import Claim
 from catalog.kafka_client import check_bounds
 from model import live
 from model.explore import Step
