@@ -95,7 +95,8 @@ class Duty:
         self, sources: Sources, run: Run, record: Callable[[Offsets], None], *, writes: bool
     ) -> None:
         self._sources, self._run = sources, run
-        self._parts = Parts(run.spec, sources.live, sources.lake, run.verify, record)
+        settings = run.spec, sources.live, sources.lake
+        self._parts = Parts(*settings, run.verify, record, run.rejects.passed)
         self._heart: Heart | None = None
         head = run.publication.head
         self._pulse = None if sources.pulse is None else sources.pulse(run.spec.name, head)

@@ -18,8 +18,10 @@ from catalog.observer import Committed
 from catalog.offsets import Marker, Offsets
 from catalog.owners import named
 from catalog.publication import Publication, Tail
+from catalog.rejects import Passed
 from catalog.segments import LiveWriter
 from catalog.spec import LiveSpec, TableName, TableSpec
+from catalog.tallies import Tallies
 
 #: A flush takes at most this many times the rows or bytes that make it due (and the segment with
 #: which it gets there): it is sorted in memory, and after an outage of the catalog the tail may be
@@ -38,6 +40,7 @@ class Parts:
     Attributes:
         verify: raises TopicRecreated unless the topics are who they were (rule 9).
         record: commits the dead letters below a flush's end; before the flush's own commit.
+        passed: the records that became no row.
     """
 
     spec: TableSpec
@@ -45,6 +48,7 @@ class Parts:
     lake: Lake
     verify: Callable[[], None]
     record: Callable[[Offsets], None]
+    passed: Passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class _Prepared:
     marker: Marker
     new: Marker
     staged: Staged | None
+    rejected: Tallies
 
 
 class Flusher:
@@ -123,6 +128,7 @@ class Flusher:
                 staged,
                 expected=marker,
                 new=self._prepared.new,
+                rejected=self._prepared.rejected,
             )
         except Fenced:
             self._prepared = None
@@ -174,7 +180,8 @@ class Flusher:
         declared = self._writer.newest(tail.segments)
         if declared is not None and staged is not None:
             new = replace(new, schema_id=schema_id(declared) or new.schema_id)
-        return _Prepared(marker, new, staged)
+        rejected = self._parts.passed.between(marker.positions, target)
+        return _Prepared(marker, new, staged, rejected)
 
     def _stage(self, tail: Tail, first: Offsets, target: Offsets) -> Staged | None:
         """The rows of ``[first, target)`` as files; None where there is none (rules 3 and 4)."""

@@ -35,7 +35,7 @@ class Staged:
         table_uuid: the table that they were written for.
         spec_id: the partition spec that they follow.
         growth: what has to become of the table's schema in the same commit; None: nothing.
-        tallies: what they add to the table's; also rejects, which add no row.
+        tallies: what they add to the table's.
         removed: data files of the table that they take the place of.
     """
 
@@ -96,11 +96,19 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class Flush(Writing):
-    """Rows and positions of the writer that owns the epoch; no rows: empty progress (rule 3)."""
+    """Rows and positions of the writer that owns the epoch; no rows: empty progress (rule 3).
+
+    Attributes:
+        staged: the rows; None: there are none.
+        expected: what every base must record.
+        new: what is recorded then.
+        rejected: records that are passed over and become no row.
+    """
 
     staged: Staged | None
     expected: Marker
     new: Marker
+    rejected: Tallies = field(default_factory=Tallies)
 
     def landed(self, base: Marker | None) -> bool:
         """The recorded positions, epoch and writer say it (rule 6)."""
@@ -118,7 +126,7 @@ class Flush(Writing):
             )
         _refuse_backwards(base, self.new)
         refuse_recreated(base.topics, self.new.topics)
-        tallies = base.tallies.begun_at(base.positions, self.new.positions)
+        tallies = base.tallies.begun_at(base.positions, self.new.positions).plus(self.rejected)
         if self.staged is not None:
             self._refuse_stale_files(self.staged, base, metadata)
             tallies = tallies.plus(self.staged.tallies)

@@ -33,7 +33,7 @@ from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.rereading import FileRequest
 from catalog.schemas import OFFSET, PARTITION, TOPIC
 from catalog.spec import TableName, TableSpec
-from catalog.tallies import tallies_of
+from catalog.tallies import Tallies, tallies_of
 from catalog.versions import Versions
 
 __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
@@ -226,7 +226,13 @@ class Lake(LakeReader):
         )
 
     def commit(
-        self, name: TableName, staged: Staged | None, *, expected: Marker, new: Marker
+        self,
+        name: TableName,
+        staged: Staged | None,
+        *,
+        expected: Marker,
+        new: Marker,
+        rejected: Tallies | None = None,
     ) -> Head:
         """Commits rows and positions as one snapshot, exactly once (rules 2 to 6).
 
@@ -235,6 +241,7 @@ class Lake(LakeReader):
             staged: the rows of ``[expected.positions, new.positions)``; None: empty progress.
             expected: what the head must record, at every attempt.
             new: what the snapshot records; the gc number is taken from the base.
+            rejected: records of that range that become no row; None: there is none.
 
         Returns:
             The head at, or (after a lost or late answer) above, the snapshot.
@@ -246,7 +253,7 @@ class Lake(LakeReader):
             TopicRecreated: ``new`` names other topics.
             LakeUnavailable: nothing was sent, or the catalog refused it.
         """
-        return self.apply(name, Flush(staged, expected, new))
+        return self.apply(name, Flush(staged, expected, new, rejected or Tallies()))
 
     def apply(self, name: TableName, intent: Intent) -> Head:
         """Commits any other intent as :meth:`commit` does its own."""

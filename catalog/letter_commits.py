@@ -12,7 +12,7 @@ from pyiceberg.table.metadata import TableMetadata
 from catalog.errors import Fenced, MarkerLost
 from catalog.intents import Staged, Writing
 from catalog.offsets import Marker, Offsets, refuse_recreated
-from catalog.tallies import Tallies
+from catalog.tallies import Tallies, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,9 @@ class ReplayRows(Writing):
         if not base.positions.covers(self.highest):
             raise Fenced("the table went back below the letters' offsets: its ingest reads them")
         refuse_stale(self.staged, base, metadata)
-        tallies = base.tallies.plus(self.staged.tallies)
+        came = self.staged.tallies
+        were = Tallies({place: Tally(0, rejects=tally.rows) for place, tally in came.items()})
+        tallies = base.tallies.plus(came).minus(were)
         return replace(base, replays=self.replays + 1, tallies=tallies)
 
 

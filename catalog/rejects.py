@@ -11,9 +11,12 @@ is wrong and not a record: the table stops in front of the chunk that showed it.
 
 from __future__ import annotations
 
+import threading
 import time
+from array import array
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,10 +25,11 @@ import pyarrow.compute as pc
 
 from catalog.errors import PoisonRecord, TooManyRejects, shorten
 from catalog.letters import Recorded, Waiting, letters_of
-from catalog.offsets import TopicPartition
+from catalog.offsets import Offsets, TopicPartition
 from catalog.records import Chunk, Decoded, Range, Reject, RejectCount, RejectKind, RejectReport
 from catalog.schemas import OFFSET, PARTITION, TOPIC
 from catalog.spec import TableSpec
+from catalog.tallies import Tallies, Tally
 
 #: What a tombstone that is passed over is counted as.
 TOMBSTONE = "tombstone"
@@ -47,6 +51,37 @@ class Judged:
     counted: Mapping[str, int] = field(default_factory=dict)
 
 
+class Passed:
+    """Offsets of records that became no row, until a flush has counted them (``k2 verify``).
+
+    Invariant, under ``_lock``: in the order in which they were read, so ascending. The decoding
+    thread adds, the flushing thread counts and removes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offsets: dict[TopicPartition, array[int]] = {}
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Before their range is published: a flush that takes the range finds them."""
+        with self._lock:
+            for reject in rejects:
+                place = reject.topic, reject.partition
+                self._offsets.setdefault(place, array("q")).append(reject.offset)
+
+    def between(self, first: Offsets, target: Offsets) -> Tallies:
+        """How many lie in ``[first, target)``, as ``rejects`` of each partition.
+
+        Those below ``first``, the recorded positions, are counted already, and forgotten.
+        """
+        counts: dict[TopicPartition, int] = {}
+        with self._lock:
+            for place, offsets in self._offsets.items():
+                del offsets[: bisect_left(offsets, first.at(place))]
+                counts[place] = bisect_left(offsets, target.at(place))
+        return Tallies({place: Tally(0, rejects=n) for place, n in counts.items() if n})
+
+
 class Rejects:
     """The rejects of one reading of the log. The decoding thread judges.
 
@@ -61,6 +96,7 @@ class Rejects:
         self._window: deque[tuple[int, int]] = deque()
         self._counts: dict[TopicPartition, RejectCount] = {}
         self.waiting = Waiting()
+        self.passed = Passed()
         self.report = RejectReport()
 
     def judge(self, chunk: Chunk, decoded: Decoded) -> Judged:
@@ -80,6 +116,7 @@ class Rejects:
             if new and self._spec.on_error == "dead_letter":
                 self.waiting.add(letters_of(chunk, new, time.time_ns() // 1000))
         passed = [r for r in decoded.rejects if error is None or self._is_skipped(r)]
+        self.passed.add(sorted(passed, key=lambda r: r.offset))
         self._count(passed)
         kinds = Counter(TOMBSTONE if self._is_skipped(r) else str(r.kind) for r in passed)
         return Judged(batch, ranges, error, kinds)

@@ -71,9 +71,10 @@ class Tally:
         )
 
     def minus(self, less: Tally) -> Tally:
-        """This without rows that left the table."""
+        """This without rows that left the table, and rejects that became rows."""
         total = (self.sum - less.sum) % _WORD
-        return replace(self, rows=self.rows - less.rows, sum=total)
+        rejects = self.rejects - less.rejects
+        return replace(self, rows=self.rows - less.rows, sum=total, rejects=rejects)
 
     @property
     def lost_offsets(self) -> int:

@@ -21,6 +21,7 @@ from catalog.registry import open_registry
 from catalog.replay import Replayed
 from catalog.replay import replay as run_replay
 from catalog.spec import TableName, TableSpec
+from catalog.verify import verify
 
 NAME = TableName("market_data", "ticks")
 LETTERS = TableName("market_data", "ticks_dead_letters")
@@ -167,3 +168,14 @@ def child(
     finally:
         process.kill()
         process.wait()
+
+
+def assert_proved(world: World, rejects: Mapping[int, int]) -> None:
+    """The table and its letters prove themselves; per partition, how many records are no row."""
+    lake = world.lake()
+    found = verify(lake, NAME)
+    assert found.state == "proved", found.findings
+    assert {p.partition: p.rejects for p in found.partitions if p.rejects} == rejects
+    if lake.exists(LETTERS):
+        of_letters = verify(lake, LETTERS)
+        assert of_letters.state == "proved", of_letters.findings

@@ -20,6 +20,7 @@ from support_poison import (
     MALFORMED,
     NAME,
     PoisonLog,
+    assert_proved,
     child,
     letters,
     places,
@@ -80,6 +81,7 @@ def test_skipped_records_are_counted_and_their_offsets_passed(log: PoisonLog, wo
     assert manifest.rejects[0].last_error == log.bad[last]
     assert manifest.letters is None
     assert not world.lake().exists(LETTERS)
+    assert_proved(world, {0: 4, 1: 4})
 
 
 def test_dead_letters_hold_all_that_is_needed_to_decode_them_again(
@@ -105,6 +107,7 @@ def test_dead_letters_hold_all_that_is_needed_to_decode_them_again(
     assert ids == {"null_value": None, "no_frame": None, "unknown_schema": 99, "malformed": 7}
     assert all(row["message"] and row["rejected"] and row["_kafka_timestamp"] for row in found)
     assert_one_place(world, log)
+    assert_proved(world, {0: len(KINDS)})
 
 
 @pytest.mark.parametrize("what", MALFORMED)

@@ -111,7 +111,9 @@ def append(lake: Lake, spec: TableSpec, rows: pa.Table) -> Head:
     if marker is None:
         marker = lake.claim(spec.name, (), "w", 1, Offsets({(TOPIC, 0): 0})).marker
     assert marker is not None
-    next_ = Offsets({(TOPIC, 0): marker.positions.at((TOPIC, 0)) + max(staged.rows, 1)})
+    next_ = Offsets(
+        {(TOPIC, p): marker.positions.at((TOPIC, p)) + max(staged.rows, 1) for p in (0, 1)}
+    )
     return lake.commit(spec.name, staged, expected=marker, new=marker.moved_to(next_))
 
 

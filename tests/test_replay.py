@@ -13,7 +13,17 @@ import pytest
 from pyiceberg.catalog import load_catalog
 from support_ingest import WAIT_S, World, committed, running
 from support_kafka import Broker
-from support_poison import BAD, NAME, PoisonLog, child, letters, places, replay, teach
+from support_poison import (
+    BAD,
+    NAME,
+    PoisonLog,
+    assert_proved,
+    child,
+    letters,
+    places,
+    replay,
+    teach,
+)
 
 from catalog.errors import Fenced, MarkerLost, VersionGone
 from catalog.lake import Lake
@@ -58,6 +68,7 @@ def assert_settled(world: World, log: PoisonLog) -> None:
     head = world.lake().head(NAME)
     assert sorted(world.history(NAME, head.snapshot_id)) == log.rows()
     assert places(letters(world)) == sorted(log.bad)
+    assert_proved(world, {0: len(log.bad)} if log.bad else {})
 
 
 def test_letters_that_decode_now_become_rows_where_they_belong(
