@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from catalog import commits, cuts, heads, publication, tables
+from catalog import commits, cuts, heads, intents, publication, tables
 from model.machine import forget
 from model.world import Scenario
 
@@ -140,17 +140,17 @@ def _never(home: ModuleType | type, function: str, condition: str) -> Edit:
 
 
 _NO_POSITIONS = _never(
-    commits.Flush, "marker_on", "if not base.positions.same_as(self.expected.positions):"
+    intents.Flush, "marker_on", "if not base.positions.same_as(self.expected.positions):"
 )
 _NO_LANDED = Edit(commits, "has_landed", {"return sent or intent.landed(base)": "return False"})
 _NO_BACKWARDS = _never(
-    commits, "_refuse_backwards", "if behind := new.positions.behind(base.positions):"
+    intents, "_refuse_backwards", "if behind := new.positions.behind(base.positions):"
 )
 _NO_OWNER = _never(
-    commits, "_owned", "if (base.epoch, base.writer) != (expected.epoch, expected.writer):"
+    intents, "_owned", "if (base.epoch, base.writer) != (expected.epoch, expected.writer):"
 )
 _NO_REPEAT = _never(
-    commits.Flush,
+    intents.Flush,
     "_refuse_stale_files",
     "if staged.rows and self.new.positions.same_as(base.positions):",
 )
@@ -199,7 +199,7 @@ REMOVALS = (
         "a writer does not look at the gc number",
         (8,),
         "orphans",
-        edits=(_never(commits.Flush, "_refuse_stale_files", "if staged.gc != base.gc:"),),
+        edits=(_never(intents.Flush, "_refuse_stale_files", "if staged.gc != base.gc:"),),
     ),
     Removal("a compaction does not look at it", (8,), "orphans-compaction", ("gc number",)),
     Removal("topics are known by their names while they are read", (9,), "topic", ("identity",)),
@@ -207,7 +207,7 @@ REMOVALS = (
         "topics are known by their names when they are claimed",
         (9,),
         "topic",
-        edits=(_never(commits, "refuse_recreated", "if now.get(then.topic, then) != then:"),),
+        edits=(_never(intents, "refuse_recreated", "if now.get(then.topic, then) != then:"),),
     ),
     Removal("a version is published before its commit landed", (10,), "restart", ("commit first",)),
     Removal("segments go before the next manifest is there", (10, 14), "restart", ("order",)),
