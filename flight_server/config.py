@@ -242,6 +242,17 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _followers_pass_nothing_over(self) -> Settings:
+        """Which records a writer passed over is known from its commits only."""
+        passing = [table.name for table in self.table if table.on_error != "stop"]
+        if passing and self.live.role != "writer":
+            raise ValueError(
+                f"live.role = {self.live.role!r} cannot hold {passing[0]!r}, whose on_error passes "
+                f'over records: set on_error = "stop", or leave the table to a writer alone'
+            )
+        return self
+
     def table_specs(self) -> tuple[TableSpec, ...]:
         """The declared tables, in file order."""
         return tuple(table.spec() for table in self.table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from catalog.kafka import TopicReader
 from catalog.owners import this_process
 from catalog.pulse import Pulse
 from catalog.registry import open_registry
-from catalog.spec import LiveSpec, TableName, TableSpec
+from catalog.spec import TableName, TableSpec
 from flight_server.config import Settings, load
 from flight_server.exits import ExitCode
 from flight_server.lakes import open_lake
@@ -81,25 +80,8 @@ def ingest_until(stop: threading.Event, config: str | None = None) -> int:
     specs = settings.table_specs()
     if not specs:
         raise ConfigRefused("there is no [[table]]: declare one, or serve without an ingest")
-    refuse_passing_followers(settings.live_spec(), specs)
     with ExitStack() as stack:
         sources = build_sources(settings, stack)
         errors = run_ingest(specs, sources, stop, lambda: say_ready(tables=len(specs)))
     log.info("ingest_ends stopped_tables=%d", len(errors))
     return ExitCode.FAILED if errors else ExitCode.OK
-
-
-def refuse_passing_followers(live: LiveSpec, specs: Sequence[TableSpec]) -> None:
-    """Refuses to follow tables that pass over records.
-
-    Which records those are is the writer's to say, and it says so only when it commits.
-
-    Raises:
-        ConfigRefused: names the table.
-    """
-    passing = [str(spec.name) for spec in specs if spec.on_error != "stop"]
-    if live.role != "writer" and passing:
-        raise ConfigRefused(
-            f"live.role: {live.role} cannot hold {passing[0]}, whose on_error passes over records; "
-            f'set on_error = "stop" for it, or leave it to the writer alone'
-        )

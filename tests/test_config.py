@@ -138,6 +138,10 @@ def test_librdkafkas_and_pyicebergs_names_pass_through(tmp_path: Path) -> None:
             ),
             "dead letter table 'a.b_dead_letters' belongs to another table",
         ),
+        (
+            "[live]\nrole='standby'\n[[table]]\nname='a.b'\ntopics=['x']\non_error='skip'",
+            "live.role = 'standby' cannot hold 'a.b', whose on_error passes over records",
+        ),
     ],
 )
 def test_a_wrong_key_is_refused_with_what_to_do(tmp_path: Path, text: str, expected: str) -> None:
