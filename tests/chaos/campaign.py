@@ -338,16 +338,12 @@ class Campaign:
         return found
 
     def _audit(self) -> None:
-        """What an operator runs: the table proves itself (where this ``k2`` knows the command)."""
-
-        def k2(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run([K2, *arguments], capture_output=True, text=True, check=False)
-
-        if k2("verify", "--help").returncode:
-            return
-        done = k2("verify", self._layout.table, "--config", str(self._layout.config))
+        """What an operator runs: the table proves itself."""
+        command = [K2, "verify", self._layout.table, "--config", str(self._layout.config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            self._fail(f"k2 verify ended with {done.returncode}: {done.stderr[-500:]}")
+            said = (done.stdout + done.stderr)[-1000:]
+            self._fail(f"k2 verify ended with {done.returncode}: {said}")
 
     def _ended_by_itself(self, command: str, process: Process, when: str) -> None:
         said = (self._layout.folder / f"{command}.log").read_text(errors="replace").splitlines()
