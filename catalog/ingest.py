@@ -143,6 +143,7 @@ class TableIngest:
             if not self._ended.is_set():
                 stop.wait(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
+        self.close(gone=not isinstance(self._failure, Fenced))  # stopped before it began, too
         if self._failure is not None and not isinstance(self._failure, CatalogError):
             raise self._failure
         return self._failure

@@ -284,6 +284,10 @@ def test_a_field_id_that_another_tool_took_first_is_not_shared(world: World, top
         assert after.high.same_as(before.high)
         assert not ids(after.arrow_schema) & {foreign(world).schema().find_field("theirs").field_id}
         topic.send([2] * 10)
+        world.wait(NAME, reached("t", *topic.ends))
+        assert_answer(world, topic)
+    assert not it.errors
+    with running(world.sources(), topic.spec(flush_age_s=0.2)) as it:
         world.wait(NAME, committed("t", *topic.ends))
         assert_answer(world, topic)
     assert not it.errors
