@@ -133,17 +133,20 @@ class _Writer:
         key = _Key([], spec, schema, record) if values else None
         name = f"{number:05d}-0-{self._uuid}.parquet"
         path = self._locations.new_data_location(name, key)
-        nans = dict.fromkeys(self._float_ids(rows), 0)
+        nans, nulls = ({self._paths[n]: 0 for n in self._float_ids(rows)} for _ in range(2))
         with self._io.new_output(path).create() as sink:
             with pq.ParquetWriter(sink, rows.schema, **self._options(rows, cut)) as parquet:
                 for group in cut.groups(rows):
-                    _count_nans(nans, group)
+                    for name in self._float_ids(rows):
+                        nans[self._paths[name]] += pc.sum(pc.is_nan(group[name])).as_py() or 0
+                        nulls[self._paths[name]] += group[name].null_count
                     parquet.write_table(group, row_group_size=ROW_GROUP_ROWS)
             size = sink.tell()
         statistics = data_file_statistics_from_parquet_metadata(
             parquet.writer.metadata, self._plan, self._paths
         )
-        statistics.nan_value_counts.update({self._paths[name]: n for name, n in nans.items()})
+        statistics.nan_value_counts.update(nans)
+        statistics.null_value_counts.update(nulls)
         file = DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=path,
@@ -172,7 +175,11 @@ class _Writer:
         properties = self._metadata.properties
         codec = properties.get(_COMPRESSION, "zstd")
         level = properties.get(_COMPRESSION_LEVEL)
+        nans = {name for name in self._float_ids(rows) if pc.any(pc.is_nan(rows[name])).as_py()}
         return {
+            # Parquet's bounds leave NaN out, and the engine believes them: it would drop rows, and
+            # take a column whose other values are equal for a constant.
+            "write_statistics": [path for path in self._paths if path not in nans],
             "compression": "none" if codec == "uncompressed" else codec,
             "compression_level": None if level is None else int(level),
             "store_decimal_as_integer": True,
@@ -223,11 +230,6 @@ def _encoding(field: pa.Field, sample: pa.ChunkedArray) -> str:
     if pa.types.is_integer(field.type) or pa.types.is_temporal(field.type):
         return "dictionary" if share < _NUMBER_DICTIONARY_SHARE else "delta"
     return "dictionary" if share < _DICTIONARY_SHARE else "plain"
-
-
-def _count_nans(nans: dict[str, int], group: pa.Table) -> None:
-    for name in nans:
-        nans[name] += pc.sum(pc.is_nan(group[name])).as_py() or 0
 
 
 def _partition_values(metadata: TableMetadata, rows: pa.Table) -> list[pa.Array]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from datafusion import SessionContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyiceberg.io import FileIO
@@ -161,6 +162,10 @@ def test_a_nan_makes_bounds_unknown(lake: Lake) -> None:
     row = entries(lake, spec, append(lake, spec, rows)).to_pylist()[0]
     assert (row["lower"]["double"], row["upper"]["double"]) == (None, None)
     assert (row["lower"]["single"], row["upper"]["single"]) == (2.0, 3.0)
+    context = SessionContext()
+    context.register_parquet("t", local_path(row["path"]))
+    answer = context.sql("select double from t where double > 100 or double = 1").to_pydict()
+    assert sorted(map(str, answer["double"])) == ["1.0", "nan"]
 
 
 def test_long_texts_are_enclosed(lake: Lake) -> None:
