@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from catalog.errors import BrokerUnavailable, CatalogError, SpecRefused
 from catalog.heads import Head
@@ -31,6 +30,8 @@ _log = logging.getLogger(__name__)
 BEAT_S = 0.5
 #: Longest wait for the broker, in seconds. A beat that takes longer is as good as none.
 REQUEST_S = 2.0
+#: Longest step of waiting for a beat's answer, in seconds.
+_ANSWER_S = 0.02
 #: Offsets stand below this name: ``k2.writer.<table>.<table uuid>``.
 GROUP_PREFIX = "k2.writer."
 
@@ -112,8 +113,17 @@ class Pulse:
         assert head.marker is not None  # noqa: S101 - a table without a marker has no writer
         self.group = f"{GROUP_PREFIX}{name}.{head.table_uuid}"
         self._topic = min(identity.topic for identity in head.marker.topics)
+        # A consumer that never joins, and no admin client: librdkafka 2.16 aborts the process where
+        # a connection is lost under an admin request to a group's coordinator (its issue 4605).
+        settings = {
+            **admin_properties(properties),
+            "group.id": self.group,
+            "enable.auto.commit": False,
+            "on_commit": self._committed,
+        }
+        self._told: KafkaError | bool | None = None
         try:
-            self._admin = AdminClient(admin_properties(properties), logger=ClientLog())
+            self._consumer = Consumer(settings, logger=ClientLog())
         except (KafkaException, ValueError, TypeError) as error:
             raise SpecRefused(
                 f"the Kafka client refuses its settings: {reason_of(error)}"
@@ -125,9 +135,16 @@ class Pulse:
         Raises:
             BrokerUnavailable: it is not known to have arrived.
         """
+        self._told, limit = None, time.monotonic() + REQUEST_S
         place = TopicPartition(self._topic, 0, 0, beat.to_text())
-        wish = [ConsumerGroupTopicPartitions(self.group, [place])]
-        self._answer(self._admin.alter_consumer_group_offsets(wish, request_timeout=REQUEST_S))
+        try:  # a commit that waits for its answer may wait for a session's 45 s
+            self._consumer.commit(offsets=[place], asynchronous=True)
+            while self._told is None and time.monotonic() < limit:
+                self._consumer.poll(_ANSWER_S)
+        except KafkaException as error:
+            raise self._trouble(reason_of(error)) from error
+        if self._told is not True:
+            raise self._trouble("no answer in time" if self._told is None else self._told.str())
 
     def read(self) -> Beat | None:
         """The last beat; None where there never was one.
@@ -135,19 +152,18 @@ class Pulse:
         Raises:
             BrokerUnavailable: no answer.
         """
-        wish = [ConsumerGroupTopicPartitions(self.group, [TopicPartition(self._topic, 0)])]
-        found = self._admin.list_consumer_group_offsets(wish, request_timeout=REQUEST_S)
-        return Beat.from_text(self._answer(found).metadata)
-
-    def _answer(self, asked: Mapping[str, Future[ConsumerGroupTopicPartitions]]) -> TopicPartition:
         try:
-            (answer,) = [future.result() for future in asked.values()]
+            wish = [TopicPartition(self._topic, 0)]
+            (place,) = self._consumer.committed(wish, timeout=REQUEST_S)
         except KafkaException as error:
             raise self._trouble(reason_of(error)) from error
-        (place,) = answer.topic_partitions or []
         if place.error is not None:
             raise self._trouble(place.error.str())
-        return place
+        return Beat.from_text(place.metadata)
+
+    def _committed(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        failed = error or next((one.error for one in places if one.error is not None), None)
+        self._told = failed or True
 
     def _trouble(self, reason: str) -> BrokerUnavailable:
         return BrokerUnavailable(
