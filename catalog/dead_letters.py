@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.commits import commit
-from catalog.errors import MarkerLost
 from catalog.faults import reach
-from catalog.heads import Head, head_of
+from catalog.heads import Head, head_of, required_marker
 from catalog.intents import Staged
 from catalog.lake import COMMIT_TIMEOUT_S, FileRequest, Lake
 from catalog.letter_commits import Follow, writer_of
@@ -78,7 +77,7 @@ class DeadLetters:
             self._spec.name, self._prepared.staged, expected=self._marker, new=self._prepared.new
         )
         waiting.remove_below(self._prepared.target)
-        self._marker, self._prepared = marker_of(head, self._spec.name), None
+        self._marker, self._prepared = required_marker(head, self._spec.name), None
         reach("letters.committed")
 
     def _prepare(self, waiting: Waiting, target: Offsets) -> _Prepared | None:
@@ -140,11 +139,11 @@ def claim_letters(lake: Lake, spec: TableSpec, head: Head) -> DeadLetters:
         TopicRecreated: the letters are of another topic of the same name (rule 9).
         CommitUnknown, LakeUnavailable, TableNotFound: no owner yet.
     """
-    owner = marker_of(head, spec.name)
+    owner = required_marker(head, spec.name)
     follow = Follow(owner.written_by(writer_of(owner.writer, head.table_uuid)))
     name = spec.dead_letters
     table = commit(lambda: lake.load(name), follow, timeout_s=COMMIT_TIMEOUT_S)
-    return DeadLetters(lake, spec, marker_of(head_of(table), name))
+    return DeadLetters(lake, spec, required_marker(head_of(table), name))
 
 
 def recorded_past(lake: Lake, spec: TableSpec, positions: Offsets) -> Recorded:
@@ -181,14 +180,3 @@ def _past(
     )
     for batch in lake.read_files(name, request) if request.paths else ():
         yield batch.filter(pa.array(~rows_below(batch, positions)))
-
-
-def marker_of(head: Head, name: TableName) -> Marker:
-    """The marker of a head that must have one.
-
-    Raises:
-        MarkerLost: it has none.
-    """
-    if head.marker is None:
-        raise MarkerLost(f"table {name} records no Kafka positions: it is not ours")
-    return head.marker

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from catalog.errors import BrokerUnavailable, Fenced, NotReady
-from catalog.flush import Flusher, Parts, marker_of
+from catalog.flush import Flusher, Parts
 from catalog.follower import Candidate, Follower
-from catalog.heads import Head
+from catalog.heads import Head, required_marker
 from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.owners import named
 from catalog.pulse import Heart
@@ -199,7 +199,7 @@ class Duty:
         return Follower(self._parts, run.publication, candidate)
 
     def _owner(self) -> Marker:
-        return marker_of(self._run.publication.head, self._run.spec.name)
+        return required_marker(self._run.publication.head, self._run.spec.name)
 
 
 def _claim_over(sources: Sources, what: Claimed, over: Marker) -> Head:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from catalog.declaration import ids, schema_id
-from catalog.errors import Fenced, LogGap, MarkerLost, SegmentMissing
+from catalog.errors import Fenced, LogGap, SegmentMissing
 from catalog.faults import reach
 from catalog.growth import followed
-from catalog.heads import Head
+from catalog.heads import Head, required_marker
 from catalog.lake import Lake, Staged
 from catalog.observer import Committed
 from catalog.offsets import Marker, Offsets
@@ -61,7 +61,42 @@ class _Prepared:
     rejected: Tallies
 
 
-class Flusher:
+class Following:
+    """Looks at the table's head, now and then; what that means is a subclass's. For one thread.
+
+    Args:
+        parts: the table, its lake and how to ask who the topics are.
+        publication: what moves after the head.
+    """
+
+    def __init__(self, parts: Parts, publication: Publication) -> None:
+        self._parts, self._publication = parts, publication
+        self._looked_s = time.monotonic()
+
+    def look_when_time(self) -> bool:
+        """:meth:`look`, if the last look is ``reload_s`` seconds old; whether it was."""
+        if time.monotonic() - self._looked_s < self._parts.live.reload_s:
+            return False
+        self.look()
+        return True
+
+    def look(self) -> None:
+        """Follows the head, whoever moved it, and trims (rules 10 and 13).
+
+        Raises:
+            StartAgain: the live table does not continue the head any more.
+            Fenced, TopicRecreated, MarkerLost, TableNotFound, Unavailable: as they say.
+        """
+        self._looked_s = time.monotonic()
+        self._follow(self._parts.lake.head(self._parts.spec.name))
+        self._publication.trim()
+
+    def _follow(self, head: Head) -> None:
+        """Moves the manifest after ``head``; errors as :meth:`look`."""
+        raise NotImplementedError
+
+
+class Flusher(Following):
     """Moves the tail into history and the manifest after the head. Belongs to one thread.
 
     Files of a commit that failed, or whose outcome is not known, are kept and sent again: writing
@@ -76,13 +111,12 @@ class Flusher:
         owner: Marker,
     ) -> None:
         """Binds the parts; the epoch and writer of ``owner``, the claim's marker, are ours."""
-        self._parts = parts
-        self._writer, self._publication = writer, publication
+        super().__init__(parts, publication)
+        self._writer = writer
         self._owner = owner
         self._prepared: _Prepared | None = None
         #: Field ids of the declaration that the table has, or had: they must not disappear.
         self._owed = ids(publication.told.newest) and self._in_table(publication.told.newest)
-        self._looked_s = time.monotonic()
 
     def due(self, *, at_bound: bool, last: bool) -> bool:
         """Whether the tail has to go: rows, bytes, age, the bound on live bytes, or a last flush.
@@ -150,26 +184,13 @@ class Flusher:
             self.look()  # says so where another ingest owns the table
             raise StartAgain("the dead letter table is not as this ingest left it") from error
 
-    def look_when_time(self) -> bool:
-        """:meth:`look`, if the last look is ``reload_s`` seconds old; whether it was."""
-        if time.monotonic() - self._looked_s < self._parts.live.reload_s:
-            return False
-        self.look()
-        return True
-
-    def look(self) -> None:
-        """Follows the head, whoever moved it, and trims (rule 13). Errors as :meth:`flush`."""
-        self._looked_s = time.monotonic()
-        self._follow(self._parts.lake.head(self._parts.spec.name))
-        self._publication.trim()
-
     def _prepare(self) -> _Prepared | None:
         """The tail, or its oldest part, verified and written; None: there is nothing to commit."""
         spec = self._parts.spec
         tail = self._publication.begin_flush(
             FLUSH_MOST * spec.flush_rows, FLUSH_MOST * spec.flush_bytes
         )
-        marker = marker_of(tail.head, spec.name)
+        marker = required_marker(tail.head, spec.name)
         target = flush_target(marker, tail.high)
         if target is None:
             return None
@@ -250,7 +271,7 @@ def has_moved(owner: Marker | None, known: Head, head: Head, name: TableName) ->
     """
     if head.table_uuid != known.table_uuid:
         raise StartAgain("the table was replaced by another of its name")
-    marker = marker_of(head, name)
+    marker = required_marker(head, name)
     if owner is not None and marker.epoch < owner.epoch:
         raise StartAgain("the table went back to before it was claimed")
     if owner is not None and (marker.epoch, marker.writer) != (owner.epoch, owner.writer):
@@ -259,20 +280,6 @@ def has_moved(owner: Marker | None, known: Head, head: Head, name: TableName) ->
             f"{owner.epoch}: this one stops writing; run one writer per table, the others with "
             'live.role = "standby" or "follower"'
         )
-    if not marker.positions.covers(marker_of(known, name).positions):
+    if not marker.positions.covers(required_marker(known, name).positions):
         raise StartAgain("the table went back to an older snapshot")
     return head.metadata_location != known.metadata_location
-
-
-def marker_of(head: Head, name: TableName) -> Marker:
-    """What the head records.
-
-    Raises:
-        MarkerLost: nothing.
-    """
-    if head.marker is None:
-        raise MarkerLost(
-            f"table {name} records no Kafka positions any more: "
-            f"`k2 repair TABLE --marker-from-rows` finds them again"
-        )
-    return head.marker

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from catalog.declaration import schema_id
 from catalog.errors import BrokerUnavailable
-from catalog.flush import Parts, StartAgain, has_moved, marker_of
-from catalog.heads import Head
+from catalog.flush import Following, Parts, StartAgain, has_moved
+from catalog.heads import Head, required_marker
 from catalog.offsets import Marker
 from catalog.publication import Publication
 from catalog.pulse import BEAT_S, Pulse, Watch
@@ -37,8 +37,10 @@ class Candidate:
     pulse: Pulse
 
 
-class Follower:
+class Follower(Following):
     """Moves the manifest after a head that another process moves. Belongs to one thread.
+
+    Where the head is ahead of what was read here, the version ends at C until reading is there.
 
     Args:
         parts: the table, its lake and how to ask who the topics are.
@@ -49,31 +51,12 @@ class Follower:
     def __init__(
         self, parts: Parts, publication: Publication, candidate: Candidate | None = None
     ) -> None:
-        self._parts, self._publication, self._candidate = parts, publication, candidate
+        super().__init__(parts, publication)
+        self._candidate = candidate
         self._schema_id = self._owner().schema_id
         self._columns = parts.lake.columns(parts.spec.name, publication.head.metadata_location)
         self._watch: Watch | None = None
-        self._looked_s = self._listened_s = time.monotonic()
-
-    def look_when_time(self) -> bool:
-        """:meth:`look`, if the last look is ``reload_s`` seconds old; whether it was."""
-        if time.monotonic() - self._looked_s < self._parts.live.reload_s:
-            return False
-        self.look()
-        return True
-
-    def look(self) -> None:
-        """Follows the head and trims (rules 10 and 13).
-
-        Where the head is ahead of what was read here, the version ends at C until reading is there.
-
-        Raises:
-            StartAgain: the live table does not continue the head any more.
-            MarkerLost, TableNotFound, Unavailable: as they say.
-        """
-        self._looked_s = time.monotonic()
-        self._follow(self._parts.lake.head(self._parts.spec.name))
-        self._publication.trim()
+        self._listened_s = time.monotonic()
 
     def writer_is_gone(self) -> bool:
         """Whether to take over; asks at most twice a second.
@@ -116,7 +99,7 @@ class Follower:
     def _follow(self, head: Head) -> None:
         publication = self._publication
         if has_moved(None, publication.head, head, self._parts.spec.name):
-            self._follow_schema(marker_of(head, self._parts.spec.name))
+            self._follow_schema(required_marker(head, self._parts.spec.name))
             self._follow_columns(head)
             publication.move_head(head)
             publication.publish()
@@ -158,7 +141,7 @@ class Follower:
 
     def _owner(self) -> Marker:
         """Who owns the table by the head that is followed."""
-        return marker_of(self._publication.head, self._parts.spec.name)
+        return required_marker(self._publication.head, self._parts.spec.name)
 
 
 def _same(one: pa.Schema | None, other: pa.Schema | None) -> bool:

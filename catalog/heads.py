@@ -21,6 +21,7 @@ from catalog.offsets import (
     marker_from_summary,
     marker_to_summary,
 )
+from catalog.spec import TableName
 
 #: The summary key by which a cherry-picked snapshot names the one that it copies.
 _PICKED_KEY = "source-snapshot-id"
@@ -177,6 +178,20 @@ def in_history(metadata: TableMetadata, snapshot_id: int) -> bool:
 def marker_property(snapshot_id: int, marker: Marker) -> str:
     """The copy of a marker that goes into the table's properties with its snapshot."""
     return json.dumps({"snapshot-id": snapshot_id, "summary": marker_to_summary(marker)})
+
+
+def required_marker(head: Head, name: TableName) -> Marker:
+    """What the head of a table of ours records.
+
+    Raises:
+        MarkerLost: nothing.
+    """
+    if head.marker is None:
+        raise MarkerLost(
+            f"table {name} records no Kafka positions any more: "
+            f"`k2 repair TABLE --marker-from-rows` finds them again"
+        )
+    return head.marker
 
 
 def marker_of(snapshot: Snapshot) -> Marker | None:

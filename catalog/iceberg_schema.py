@@ -46,7 +46,6 @@ from pyiceberg.types import (
 
 from catalog.declaration import FIELD_ID, children, field_id, is_filled
 from catalog.errors import SpecRefused, Unsupported, shorten
-from catalog.spec import TableSpec
 
 #: First id of a partition field, by the Iceberg specification ("Partition Evolution").
 _FIRST_PARTITION_FIELD_ID = 1000
@@ -285,14 +284,3 @@ def _column(schema: Schema, name: str, what: str) -> NestedField:
     if not field.field_type.is_primitive:
         raise SpecRefused(f"{what}: column {name!r} is a {shorten(field.field_type)}, not a value")
     return field
-
-
-def check_spec(spec: TableSpec, declared: pa.Schema) -> None:
-    """Refuses a partition or sort declaration that does not fit the schema.
-
-    Raises:
-        SpecRefused: see :func:`partition_spec` and :func:`sort_order`.
-    """
-    schema = iceberg_schema(declared)
-    partition_spec(spec.partition, schema)
-    sort_order(spec.sort, schema)

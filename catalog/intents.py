@@ -135,18 +135,7 @@ class Flush(Writing):
     def _refuse_stale_files(self, staged: Staged, base: Marker, metadata: TableMetadata) -> None:
         if staged.rows and self.new.positions.same_as(base.positions):
             raise Fenced(f"{staged.rows} rows without a move of the positions: they are in already")
-        if staged.gc != base.gc:
-            raise Fenced(
-                f"orphan removal ran (gc number {base.gc}, files were written under {staged.gc}): "
-                f"the files may be gone, write them again"
-            )
-        if staged.table_uuid != str(metadata.table_uuid):
-            raise Fenced("the table was replaced by another of its name: write the files again")
-        if staged.spec_id != metadata.default_spec_id:
-            raise Fenced("the table's partition spec changed: write the files again")
-        growth, now = staged.growth, (metadata.current_schema_id, metadata.last_column_id)
-        if growth is not None and (growth.base_schema_id, growth.base_last_id) != now:
-            raise Fenced("the table's columns changed: write the files again")
+        refuse_stale(staged, base, metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +191,26 @@ class Claim(Writing):
             schema_id=self.schema_id,
             owner=self.owner,
         )
+
+
+def refuse_stale(staged: Staged, base: Marker, metadata: TableMetadata) -> None:
+    """Refuses files that count no more (rule 8), or were written for another table.
+
+    Raises:
+        Fenced: write them again.
+    """
+    if staged.gc != base.gc:
+        raise Fenced(
+            f"orphan removal ran (gc number {base.gc}, files were written under {staged.gc}): "
+            f"the files may be gone, write them again"
+        )
+    if staged.table_uuid != str(metadata.table_uuid):
+        raise Fenced("the table was replaced by another of its name: write the files again")
+    if staged.spec_id != metadata.default_spec_id:
+        raise Fenced("the table's partition spec changed: write the files again")
+    growth, now = staged.growth, (metadata.current_schema_id, metadata.last_column_id)
+    if growth is not None and (growth.base_schema_id, growth.base_last_id) != now:
+        raise Fenced("the table's columns changed: write the files again")
 
 
 def _owned(base: Marker | None, expected: Marker) -> Marker:

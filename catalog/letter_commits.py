@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pyiceberg.table.metadata import TableMetadata
 
 from catalog.errors import Fenced, MarkerLost
-from catalog.intents import Staged, Writing
+from catalog.intents import Staged, Writing, refuse_stale
 from catalog.offsets import Marker, Offsets, refuse_recreated
 from catalog.tallies import Tallies, Tally
 
@@ -118,17 +118,6 @@ class TakeOff(Writing):
         refuse_stale(self.staged, base, metadata)
         tallies = base.tallies.minus(self.removed).plus(self.staged.tallies)
         return replace(base, replays=self.replays, tallies=tallies)
-
-
-def refuse_stale(staged: Staged, base: Marker, metadata: TableMetadata) -> None:
-    """Refuses files that count no more (rule 8), or were written for another table.
-
-    Raises:
-        Fenced: write them again.
-    """
-    stands = (base.gc, str(metadata.table_uuid), metadata.default_spec_id)
-    if (staged.gc, staged.table_uuid, staged.spec_id) != stands:
-        raise Fenced("the table changed under the files of a replay: start again")
 
 
 def writer_of(writer: str, table_uuid: str) -> str:

@@ -23,13 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.commits import commit
-from catalog.dead_letters import marker_of
 from catalog.declaring import continuing_decoder, declared_now
 from catalog.decode import Decoder
 from catalog.errors import MarkerLost, SpecRefused, TableNotFound
 from catalog.faults import reach
 from catalog.files import files_at
-from catalog.heads import Head, head_of, snapshot_at
+from catalog.heads import Head, head_of, required_marker, snapshot_at
 from catalog.lake import COMMIT_TIMEOUT_S, FileRequest, Lake
 from catalog.letter_commits import ReplayRows, TakeOff, table_of
 from catalog.letters import LETTER_SCHEMA, VALUE, Recorded, letter_spec, places_of, rows_below
@@ -92,7 +91,7 @@ class Replay:
 
     def _heads(self) -> tuple[_Side, _Side]:
         head, letters = (self._side(name) for name in (self._spec.name, self._letters.name))
-        if table_of(marker_of(letters.head, self._letters.name)) != head.head.table_uuid:
+        if table_of(required_marker(letters.head, self._letters.name)) != head.head.table_uuid:
             raise MarkerLost(
                 f"{self._letters.name} holds letters of an earlier table of this name: start the "
                 f"ingest of {self._spec.name} once with on_error = dead_letter"
@@ -106,7 +105,7 @@ class Replay:
 
     def _side(self, name: TableName) -> _Side:
         head = self._lake.head(name)
-        return _Side(head, marker_of(head, name).replays)
+        return _Side(head, required_marker(head, name).replays)
 
     def _rounds(self) -> Iterator[tuple[str, ...]]:
         """The files of letters in groups, as they are now."""
@@ -126,7 +125,7 @@ class Replay:
         """Replays the letters of some files; how many they were, and how many are rows now."""
         head, side = self._heads()
         letters = self._read(self._letters.name, side.head, paths, tuple(LETTER_SCHEMA.names))
-        positions = marker_of(head.head, self._spec.name).positions
+        positions = required_marker(head.head, self._spec.name).positions
         below = rows_below(letters, positions)
         open_letters = letters.filter(pa.array(below))
         decoded = self._decoder.decode(_chunk(open_letters, self._spec))

@@ -76,11 +76,6 @@ class Tally:
         rejects = self.rejects - less.rejects
         return replace(self, rows=self.rows - less.rows, sum=total, rejects=rejects)
 
-    @property
-    def lost_offsets(self) -> int:
-        """Positions in ``lost``; how many of them held a record is not known."""
-        return sum(next_ - first for first, next_ in self.lost)
-
 
 @dataclass(frozen=True, slots=True)
 class Tallies(Mapping[_Place, Tally]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -154,25 +154,19 @@ def repair(  # noqa: PLR0913  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Says what is wrong between a table and its log; settles it by a choice."""
-    chosen = [
-        choice
-        for choice, wanted in (
-            ("skip-lost-records", skip_lost_records),
-            ("marker-from-rows", marker_from_rows and not positions),
-            ("positions", bool(positions)),
-            ("same-topic", same_topic),
-        )
-        if wanted
-    ]
-    if len(chosen) > 1:
-        raise typer.BadParameter(f"choose one of {' and '.join(f'--{each}' for each in chosen)}")
-    given = _positions(positions or [])
+    choices = {
+        "skip-lost-records": skip_lost_records,
+        "marker-from-rows": marker_from_rows and not positions,
+        "positions": bool(positions),
+        "same-topic": same_topic,
+    }
+    chosen, given = _chosen(choices), _positions(positions or [])
 
     def settle() -> int:
         without_pandas()
         from flight_server import mending
 
-        request = mending.Request(table, path, chosen[0] if chosen else None, given, why, yes)
+        request = mending.Request(table, path, chosen, given, why, yes)
         result = mending.mend(request)
         if as_json:
             print(json.dumps(result.to_json()))
@@ -181,6 +175,13 @@ def repair(  # noqa: PLR0913  # one parameter per option
         return ExitCode.FAILED if result.found else ExitCode.OK
 
     raise typer.Exit(run(settle))
+
+
+def _chosen(choices: Mapping[str, bool]) -> str | None:
+    chosen = [choice for choice, wanted in choices.items() if wanted]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"choose one of {' and '.join(f'--{each}' for each in chosen)}")
+    return chosen[0] if chosen else None
 
 
 def _positions(texts: list[str]) -> dict[tuple[str, int], int]:

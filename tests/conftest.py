@@ -16,6 +16,7 @@ from hypothesis import settings
 from support_clients import House, house
 from support_compatibility import Recorder
 from support_kafka import Broker
+from support_log import mock_cluster
 from support_stack import S3_KEY, S3_SECRET, START_S, Stack, StackUnavailable
 
 _FOLDER = "K2_TEST_STACK"
@@ -163,3 +164,10 @@ def client_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Servers over a small lake, for other people's clients."""
     with house(tmp_path_factory.mktemp("house")) as servers:
         yield servers
+
+
+@pytest.fixture
+def mock_broker() -> Iterator[Broker]:
+    """A mock cluster of one's own."""
+    with mock_cluster() as broker:
+        yield broker

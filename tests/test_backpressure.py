@@ -24,21 +24,13 @@ from support_ingest import (
     running,
 )
 from support_kafka import Broker
-from support_log import NAME, Log, assert_answer, mock_cluster, spec_of
+from support_log import NAME, Log, assert_answer, spec_of
 
 import catalog.segments
 import flight_server
 from catalog.errors import LakeUnavailable, LiveFolderFull
 from catalog.ipcfile import map_file
 from catalog.segments import table_folder
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
-
 
 # --- a full disk --------------------------------------------------------------------------------
 

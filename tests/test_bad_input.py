@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,13 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import BooleanType, LongType, NestedField, StringType
 from support_ingest import SCHEMA, SCHEMA_ID, World
 from support_kafka import Broker
-from support_log import NAME, Log, mock_cluster, spec_of
+from support_log import NAME, Log, spec_of
 
 from catalog.errors import CatalogError, SchemaRefused, SpecRefused
 from catalog.ingest import run_ingest
 from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
 from catalog.records import Chunk
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
 
 
 class Watched(TopicReader):

@@ -6,7 +6,7 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,10 @@ from pyiceberg.table.snapshots import Operation
 from support_ingest import WAIT_S, World, committed, framed, reached, running
 from support_kafka import Broker
 from support_lake import break_commits
-from support_log import NAME, Log, assert_answer, mock_cluster, spec_of
+from support_log import NAME, Log, assert_answer, spec_of
 
 from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
 
 
 def blank_folder(world: World) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from pyiceberg.catalog import load_catalog
 from support_fleet import NAME, Node
 from support_ingest import World, committed, reached, running
 from support_kafka import Broker
-from support_log import Log, assert_answer, mock_cluster
+from support_log import Log, assert_answer
 
 from catalog.errors import Fenced, LakeUnavailable
 from catalog.lake import Lake
@@ -26,13 +25,6 @@ from catalog.owners import MAX_NODE_CHARS, named, this_process
 from catalog.spec import LiveSpec, TableSpec
 
 CLOCK = Path(__file__).parent / "clock"
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
 
 
 @pytest.mark.broker

@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from support_fleet import NAME, Node
 from support_flight import descriptor, read
 from support_ingest import SCHEMA, WAIT_S, World, committed, reached, running
 from support_kafka import Broker
-from support_log import Log, assert_answer, mock_cluster
+from support_log import Log, assert_answer
 
 from catalog.errors import BrokerUnavailable
 from catalog.ingest import Sources
@@ -26,13 +25,6 @@ from catalog.spec import LiveSpec, Role, TableSpec
 from flight_server.protocol import messages
 
 ALL = messages.StatementQuery(f"select * from {NAME}")
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
 
 
 def beside(world: World, name: str, role: Role) -> tuple[World, Sources]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from support_log import (
     Gated,
     Log,
     assert_answer,
-    mock_cluster,
     real_log,
     shaky,
     spec_of,
@@ -56,14 +54,6 @@ from catalog.lake import Lake
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.segments import LiveWriter
 from catalog.spec import TableName, TableSpec
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """A mock cluster of one's own."""
-    with mock_cluster() as broker:
-        yield broker
-
 
 # --- the way of a record ------------------------------------------------------------------------
 

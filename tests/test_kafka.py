@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from support_kafka import Broker
 
 import catalog.kafka
@@ -18,15 +18,6 @@ from catalog.offsets import Offsets
 from catalog.records import Chunk
 
 WAIT_S = 20.0
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """The in-process mock cluster of librdkafka; it lives as long as its producer."""
-    owner = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0})
-    found = next(iter(owner.list_topics(timeout=WAIT_S).brokers.values()))
-    yield Broker(f"{found.host}:{found.port}")
-    owner.flush(WAIT_S)
 
 
 def reader(broker: Broker, *topics: str, **options: Any) -> closing[TopicReader]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from pyiceberg.catalog import load_catalog
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.table import Table
-from support_ingest import WAIT_S, World, committed, running
+from support_ingest import World, committed, running
 from support_kafka import Broker
 from support_lake import Place, expire_all_but_head
 from support_log import NAME, Log, assert_answer, real_log, spec_of
@@ -21,15 +19,6 @@ from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
 from catalog.repair import LogState, apply
 from catalog.verify import verify
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """The in-process mock cluster of librdkafka; it lives as long as its producer."""
-    owner = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0})
-    found = next(iter(owner.list_topics(timeout=WAIT_S).brokers.values()))
-    yield Broker(f"{found.host}:{found.port}")
-    owner.flush(WAIT_S)
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
@@ -34,15 +33,6 @@ from catalog.errors import SchemaChanged, SchemaConflict
 from catalog.manifest import Manifest
 from catalog.offsets import Offsets
 from flight_server.engine import Statement
-
-
-@pytest.fixture
-def mock_broker() -> Iterator[Broker]:
-    """The in-process mock cluster of librdkafka; it lives as long as its producer."""
-    owner = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": 1, "log_level": 0})
-    found = next(iter(owner.list_topics(timeout=WAIT_S).brokers.values()))
-    yield Broker(f"{found.host}:{found.port}")
-    owner.flush(WAIT_S)
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ REMOVALS = (
         "a writer does not look at the gc number",
         (8,),
         "orphans",
-        edits=(_never(intents.Flush, "_refuse_stale_files", "if staged.gc != base.gc:"),),
+        edits=(_never(intents, "refuse_stale", "if staged.gc != base.gc:"),),
     ),
     Removal("a compaction does not look at it", (8,), "orphans-compaction", ("gc number",)),
     Removal("topics are known by their names while they are read", (9,), "topic", ("identity",)),
