@@ -172,11 +172,14 @@ def test_while_the_catalog_is_away_answers_go_on_and_the_consumer_waits_at_the_b
             with away(world):
                 log.write(10_000)
                 world.wait(NAME, lambda m: m.state == "paused" and "LakeUn" in (m.error or ""))
-                (lag,) = db.sql("select * from system.lag where partition = 0")
+                world.wait(NAME, lambda m: not m.high.covers(m.watermarks))  # by a look at the log
+                lags = list(db.sql("select * from system.lag order by partition"))
+                lag = lags[0]
                 assert lag["state"] == "paused"
                 assert "live rows fill live.max_bytes (60000 bytes)" in str(lag["reason"])
                 assert lag["live_share"] >= 1  # type: ignore[operator] # a number
-                assert lag["lag_rows"] > 0  # type: ignore[operator] # a number
+                # Which partition the consumer had read further when it paused is chance.
+                assert any(each["lag_rows"] > 0 for each in lags)  # type: ignore[operator] # numbers
                 (row,) = db.sql(ask)
                 held = world.manifest(NAME)
                 assert held is not None
