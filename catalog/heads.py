@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from catalog.errors import MarkerLost, VersionGone, shorten
 from catalog.offsets import (
     MALFORMED,
     MARKER_PROPERTY,
+    REPAIR_KEY,
     Marker,
     marker_from_summary,
     marker_to_summary,
@@ -173,6 +174,31 @@ def in_history(metadata: TableMetadata, snapshot_id: int) -> bool:
         snapshot.snapshot_id == snapshot_id
         for snapshot in ancestry(metadata, metadata.current_snapshot())
     )
+
+
+def only_fed(metadata: TableMetadata, since: int | None, until: int | None) -> bool:
+    """Whether the rows of ``until`` are those of ``since``, and what the log has brought since.
+
+    So it is where every snapshot between them records positions without a repair, or only
+    rewrites files (Iceberg's operation ``replace``). Others' deletes and rows are no part of the
+    log, and where the history is cut off before ``since`` nothing is known.
+
+    Args:
+        metadata: any that names ``until``.
+        since: the older snapshot; None: before the first one.
+        until: the newer snapshot.
+    """
+    oldest: Snapshot | None = None
+    for snapshot in ancestry(metadata, None if until is None else metadata.snapshot_by_id(until)):
+        if snapshot.snapshot_id == since:
+            return True
+        summary = snapshot.summary
+        if summary is None or REPAIR_KEY in summary.additional_properties:
+            return False
+        if marker_of(snapshot) is None and summary.operation is not Operation.REPLACE:
+            return False
+        oldest = snapshot
+    return since is None and oldest is not None and not _is_truncated(oldest)
 
 
 def marker_property(snapshot_id: int, marker: Marker) -> str:

@@ -12,7 +12,7 @@ from catalog.connect import StoreOptions, lake_errors, store_options
 from catalog.copies import Copies
 from catalog.erasure import Holding, replaced, without_deleted
 from catalog.files import FileIndex, Origin, schema_of
-from catalog.heads import snapshot_at
+from catalog.heads import only_fed, snapshot_at
 from catalog.iceberg_schema import plain_schema
 from catalog.inspection import inspected
 from catalog.reading import has_defaults, left_files, names_suffice, requested
@@ -188,6 +188,22 @@ class LakeReader:
             NoSuchVersion, VersionGone: as they say.
         """
         return past(name, self._versions.at(name, metadata_location, None).metadata, as_of)
+
+    def only_fed(
+        self, name: TableName, metadata_location: str, since: int | None, until: int | None
+    ) -> bool:
+        """Whether two versions differ by rows of the log alone; see :func:`catalog.heads.only_fed`.
+
+        Args:
+            name: the table.
+            metadata_location: a metadata file that names ``until``.
+            since: the older snapshot.
+            until: the newer one.
+
+        Raises:
+            VersionGone: the metadata is gone.
+        """
+        return only_fed(self._versions.at(name, metadata_location, None).metadata, since, until)
 
     def metadata_table(
         self, name: TableName, which: str, snapshot_id: int | None, metadata_location: str

@@ -82,6 +82,12 @@ class Runs(Protocol):
         """An older version."""
         ...
 
+    def only_fed(
+        self, name: TableName, metadata_location: str, since: int | None, until: int | None
+    ) -> bool:
+        """Whether two versions differ by rows of the log alone."""
+        ...
+
     def metadata_table(
         self, name: TableName, which: str, snapshot_id: int | None, metadata_location: str
     ) -> pa.Table:

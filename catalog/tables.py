@@ -177,7 +177,8 @@ class Tables:
         """Opens a pinned version: the same rows whatever was merged or flushed since (rule 17).
 
         The rows come from S and segments that cover [C, E); or, where that is enough (``need``),
-        from the newest published S' with C' ≤ E and segments that cover [C', E). E stays.
+        from the newest published S' with C' ≤ E and segments that cover [C', E), if nobody else
+        has added or deleted rows in between. E stays.
 
         Args:
             pin: from any server of the same catalog and topics.
@@ -314,7 +315,7 @@ class Tables:
             bases.append(pin.on(manifest))
         for base in bases:
             live = self._tail(base, manifest, declared)
-            if live is None:
+            if live is None or not self._same_rows(pin, base):
                 continue
             try:
                 return _version(base, declared, self._entries(base, declared), live)
@@ -324,6 +325,11 @@ class Tables:
         if not manifest.high.covers(pin.high):
             raise NotReady(f"{pin.name}: this server is behind the ticket; try again")
         raise _gone(pin, "can no longer be put together from the live rows that are left")
+
+    def _same_rows(self, pin: Pin, base: Pin) -> bool:
+        """Whether nobody but the log has changed the rows below C' since S (rule 17)."""
+        since, until = pin.snapshot_id, base.snapshot_id
+        return since == until or self._lake.only_fed(pin.name, base.metadata_location, since, until)
 
     def _tail(
         self, base: Pin, manifest: Manifest, declared: pa.Schema

@@ -128,6 +128,7 @@ class MemoryLake:
 
     Attributes:
         gone: snapshots that are expired.
+        foreign: snapshots in which somebody else added or deleted rows.
         missing_files: snapshots whose manifests are gone.
         asked: the questions that a real catalog would have been asked.
     """
@@ -135,6 +136,7 @@ class MemoryLake:
     heads: dict[TableName, MemoryHead] = field(default_factory=dict)
     rows: dict[int, pa.Table] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    foreign: set[int] = field(default_factory=set)
     missing_files: set[int] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
 
@@ -184,6 +186,16 @@ class MemoryLake:
 
     def past(self, name: TableName, metadata_location: str, as_of: str) -> Past:  # noqa: ARG002, D102
         return Past(int(as_of.partition("_")[2]), 1)
+
+    def only_fed(  # noqa: D102
+        self,
+        name: TableName,  # noqa: ARG002
+        metadata_location: str,  # noqa: ARG002
+        since: int | None,
+        until: int | None,
+    ) -> bool:
+        between = set(range((since or 0) + 1, (until or 0) + 1))
+        return since not in self.gone and not between & self.foreign
 
     def metadata_table(  # noqa: D102
         self,

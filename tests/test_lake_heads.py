@@ -16,8 +16,8 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.sorting import SortOrder
 
 from catalog.errors import MarkerLost, VersionGone
-from catalog.heads import in_history, is_truncated, marker_property, recorded_marker
-from catalog.offsets import MARKER_PROPERTY, Marker, Offsets, marker_to_summary
+from catalog.heads import in_history, is_truncated, marker_property, only_fed, recorded_marker
+from catalog.offsets import MARKER_PROPERTY, REPAIR_KEY, Marker, Offsets, marker_to_summary
 
 
 def marker(number: int) -> Marker:
@@ -26,11 +26,12 @@ def marker(number: int) -> Marker:
 
 @dataclass(frozen=True)
 class History:
-    """A chain of snapshots 1, 2, …; which of them carry markers and which are expired."""
+    """A chain of snapshots 1, 2, …; which of them carry markers, which are expired or rewrites."""
 
     marked: tuple[bool, ...]
     expired: frozenset[int] = frozenset()
     wiped: bool = False
+    rewrites: frozenset[int] = frozenset()
 
     @property
     def truth(self) -> Marker | None:
@@ -80,7 +81,9 @@ class History:
             sequence_number=number,
             timestamp_ms=number,
             manifest_list="file:///t/m",
-            summary=Summary(Operation.APPEND, **extra),
+            summary=Summary(
+                Operation.REPLACE if number in self.rewrites else Operation.APPEND, **extra
+            ),
             schema_id=0,
         )
 
@@ -90,7 +93,8 @@ def histories(draw: st.DrawFn) -> History:
     marked = tuple(draw(st.lists(st.booleans(), max_size=8)))
     older = list(range(1, len(marked)))
     expired = draw(st.sets(st.sampled_from(older))) if older else set()
-    return History(marked, frozenset(expired), draw(st.booleans()))
+    rewrites = frozenset(n for n, own in enumerate(marked, 1) if not own and draw(st.booleans()))
+    return History(marked, frozenset(expired), draw(st.booleans()), rewrites)
 
 
 @settings(max_examples=400, deadline=None)
@@ -129,6 +133,32 @@ def test_an_older_snapshot_has_the_marker_of_its_own_ancestry(
 def test_a_cut_history_is_seen_even_when_parents_are_wiped_out(history: History) -> None:
     cut = any(n in history.expired for n in range(1, len(history.marked)))
     assert is_truncated(history.metadata()) == cut
+
+
+@settings(max_examples=400, deadline=None)
+@given(histories(), st.integers(0, 8), st.integers(1, 8))
+def test_versions_differ_by_the_log_alone_only_where_every_step_between_is_known(
+    history: History, since: int, until: int
+) -> None:
+    """Rule 17: our commits and rewrites; others' appends and what is expired prove nothing."""
+    metadata = history.metadata()
+    steps = range(since + 1, until + 1)
+    proved = (
+        since <= until <= len(history.marked)
+        and not history.expired & {since, *steps}
+        and all(history.marked[n - 1] or n in history.rewrites for n in steps)
+    )
+    assert only_fed(metadata, since or None, until) == proved
+
+
+def test_a_repair_is_no_step_of_the_log() -> None:
+    """It may put rows in, or take the positions elsewhere."""
+    metadata = History((True, True)).metadata()
+    assert only_fed(metadata, 1, 2)
+    repaired = metadata.snapshots[1].summary
+    assert repaired is not None
+    repaired.additional_properties[REPAIR_KEY] = "start over"
+    assert not only_fed(metadata, 1, 2)
 
 
 def test_the_copy_serves_only_the_missing_parent() -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import support_deletes as deletes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyiceberg.catalog import load_catalog
 from support_live import (
     IDENTITY,
     NAME,
@@ -38,7 +40,9 @@ from catalog.errors import (
     TopicRecreated,
     VersionGone,
 )
+from catalog.heads import Head
 from catalog.lake import Lake
+from catalog.manifest import Manifest
 from catalog.offsets import Marker, Offsets
 from catalog.records import LogBounds, RejectCount, Segment
 from catalog.reports import LAG_SCHEMA, OFFSETS_SCHEMA, REJECTS_SCHEMA, TABLES_SCHEMA
@@ -409,22 +413,33 @@ def test_runs_and_tail_apart_are_those_of_the_pinned_snapshot(ingest: Ingest) ->
     assert fresh.open(pin, need="runs").live == ()
 
 
-def test_an_expired_snapshot_is_replaced_by_the_published_one(ingest: Ingest) -> None:
-    """Rule 17: S is gone, S' with C' <= E is as good; without one the version is gone."""
+def test_an_expired_snapshot_is_gone_although_a_later_one_is_there(ingest: Ingest) -> None:
+    """Rule 17: without S nobody can tell what others did to its rows before S'."""
     tables = server(ingest)
     ingest.consume(at(10, 10))
     ingest.publish()
     pin = tables.pin(NAME)
     ingest.flush(at(5, 5))
     ingest.publish()
-    assert pin.snapshot_id is not None
-    ingest.lake.gone.add(pin.snapshot_id)
-    assert answer(tables.open(pin)) == ingest.log.between(at(0, 0), at(10, 10))
-    with pytest.raises(VersionGone):
-        tables.open(pin, need="split")
-    ingest.lake.gone.add(ingest.lake.heads[NAME].snapshot_id or 0)
+    ingest.lake.gone.add(pin.snapshot_id or 0)
     with pytest.raises(VersionGone):
         tables.open(pin)
+
+
+def test_a_later_snapshot_with_foreign_changes_answers_no_earlier_ticket(ingest: Ingest) -> None:
+    """Rule 17: as for a replica above, but somebody else deleted rows below C in between."""
+    ingest.consume(at(10, 10))
+    ingest.consume(at(20, 20))
+    ingest.publish()
+    pin = through_ticket(server(ingest).pin(NAME))
+    foreign = ingest.lake.commit(NAME).snapshot_id
+    ingest.flush(at(10, 10))
+    ingest.publish()
+    ingest.trim()
+    assert answer(server(ingest).open(pin)) == ingest.log.between(at(0, 0), at(20, 20))
+    ingest.lake.foreign.add(foreign or 0)
+    with pytest.raises(VersionGone):
+        server(ingest).open(pin)
 
 
 def test_a_missing_data_manifest_is_a_typed_error(ingest: Ingest) -> None:
@@ -925,18 +940,27 @@ def test_readers_beside_a_busy_writer_get_exact_prefixes(tmp_path: Path) -> None
 # --- the real lake ----------------------------------------------------------------------------
 
 
+def _on(made: Manifest, head: Head) -> Manifest:
+    """The manifest on another head."""
+    place = {"snapshot_id": head.snapshot_id, "metadata_location": head.metadata_location}
+    return replace(made, **place)  # type: ignore[arg-type]  # fields by name, for brevity
+
+
+def _delete_a_row(properties: dict[str, str], path: str) -> None:
+    """What an erasure by another tool does."""
+    table = load_catalog("lake", **properties).load_table(str(NAME))
+    deletes.commit(table, [deletes.by_position(table, [(path, 0)])])
+
+
 def test_versions_over_a_real_iceberg_table(tmp_path: Path) -> None:
     """The same seam over SQLite and local files: pin, flush, open again, expire nothing."""
     (tmp_path / "warehouse").mkdir()
-    lake = Lake.open(
-        "lake",
-        {
-            "type": "sql",
-            "uri": f"sqlite:///{tmp_path}/catalog.db",
-            "warehouse": f"file://{tmp_path}/warehouse",
-        },
-        timeout_s=10,
-    )
+    properties = {
+        "type": "sql",
+        "uri": f"sqlite:///{tmp_path}/catalog.db",
+        "warehouse": f"file://{tmp_path}/warehouse",
+    }
+    lake = Lake.open("lake", properties, timeout_s=10)
     runs: Runs = lake
     try:
         head = lake.ensure_table(SPEC, SCHEMA)
@@ -949,13 +973,8 @@ def test_versions_over_a_real_iceberg_table(tmp_path: Path) -> None:
             writer.write(*log.chunk(at(20, 20), at(60, 60))),
         ]
         uuid = head.table_uuid
-        made = replace(
-            manifest_of(live, Offsets(), at(60, 60)),
-            table_uuid=uuid,
-            snapshot_id=head.snapshot_id,
-            metadata_location=head.metadata_location,
-        )
-        writer.publish(made)
+        made = replace(manifest_of(live, Offsets(), at(60, 60)), table_uuid=uuid)
+        writer.publish(_on(made, head))
         tables = Tables(runs, LiveReader(tmp_path / "live"), [SPEC], refresh_ms=0)
         pin = tables.pin(NAME)
         version = tables.open(pin)
@@ -964,14 +983,8 @@ def test_versions_over_a_real_iceberg_table(tmp_path: Path) -> None:
         marker: Marker = head.marker
         staged = lake.write_files(NAME, writer.read(live, Offsets(), at(20, 20)), SPEC)
         head = lake.commit(NAME, staged, expected=marker, new=marker.moved_to(at(20, 20)))
-        made = replace(
-            made,
-            committed=at(20, 20),
-            segments=(live[1],),
-            snapshot_id=head.snapshot_id,
-            metadata_location=head.metadata_location,
-        )
-        writer.publish(made)
+        newer = replace(made, committed=at(20, 20), segments=(live[1],))
+        writer.publish(_on(newer, head))
         writer.trim((), 0)
         writer.trim((), 1)
         replica = Tables(runs, LiveReader(tmp_path / "live"), [SPEC], refresh_ms=0)
@@ -990,5 +1003,11 @@ def test_versions_over_a_real_iceberg_table(tmp_path: Path) -> None:
         assert sum(plain.entries["record_count"].to_pylist()) == 40
         with pytest.raises(VersionGone):
             as_plain.open(replace(plain.pin, snapshot_id=1))
+
+        _delete_a_row(properties, later.entries["path"][0].as_py())
+        writer.publish(_on(newer, lake.head(NAME)))
+        with pytest.raises(VersionGone):  # S holds the row, the newest S' does not
+            replica.open(through_ticket(pin))
+        assert replica.open(through_ticket(replica.pin(NAME))).live_rows == 80
     finally:
         lake.close()
