@@ -23,6 +23,7 @@ from catalog.lake import Lake
 from catalog.segments import LiveReader
 from catalog.spec import TableSpec
 from catalog.tables import Tables
+from flight_server.admission import SIZES
 from flight_server.auth import StaticUsers, read_users
 from flight_server.backend import EngineBackend
 from flight_server.config import Settings, load
@@ -64,7 +65,10 @@ def limits_of(settings: Settings, spill: Path) -> Limits:
         spill_folder=spill,
         spill_bytes=int(limits.spill_bytes),
         concurrency=limits.concurrency,
+        reserved=limits.reserved,
+        small_rows=limits.small_rows,
         queue_wait_s=limits.queue_wait_s,
+        slow_reader_s=limits.slow_reader_s,
         max_sql_bytes=int(limits.max_sql_bytes),
         max_operators=limits.max_operators,
         max_depth=limits.max_depth,
@@ -114,6 +118,7 @@ def build_reading(settings: Settings, stack: ExitStack) -> Reading:
         },
     )
     stack.callback(engine.close)
+    metrics.watch_places(engine.admission.count, SIZES)
     return Reading(lake, tables, engine, metrics, queries, default_options(specs))
 
 

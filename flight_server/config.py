@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import ByteSize, Field, NonNegativeInt, SecretStr, ValidationError, model_validator
 
 from catalog.errors import shorten
 from catalog.owners import MAX_NODE_CHARS
@@ -188,8 +188,25 @@ class Limits(Section):
         "`spill_folder`",
     )
     concurrency: Count = Field(8, description="statements that run at the same time")
+    reserved: NonNegativeInt = Field(
+        2,
+        description="how many of these places are kept for small statements; large ones always "
+        "have one at least",
+    )
+    small_rows: Count = Field(
+        1_000_000,
+        description="a statement is small while the files and segments that it reads after pruning "
+        "hold no more rows",
+    )
     queue_wait_s: Seconds = Field(
-        30, description="longest wait of a statement for its turn, first come first served, seconds"
+        30,
+        description="longest wait of a statement for its turn, in order of arrival, seconds; a "
+        "large one waits once before it is planned and once after",
+    )
+    slow_reader_s: Seconds = Field(
+        1,
+        description="a client that takes longer for a batch, seconds, gives its place to others "
+        "until it goes on reading",
     )
     max_sql_bytes: Bytes = Field(ByteSize(64 * 1024), description="longest statement, UTF-8 bytes")
     max_operators: Count = Field(

@@ -21,13 +21,14 @@ from catalog.pins import PinKey
 from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
+from flight_server.admission import Admission
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
 from flight_server.explain import explained, versions
 from flight_server.hybrid import Store
 from flight_server.interrupt import Watchdog
-from flight_server.limits import Admission, Deadline, Limits
+from flight_server.limits import Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
 from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
@@ -87,7 +88,9 @@ class Engine:
         self._catalog_name = catalog_name
         self._system = dict(system or {})
         self._contexts = Contexts(limits, catalog_name)
-        self._admission = Admission(limits.concurrency, limits.queue_wait_s)
+        self._admission = Admission(
+            limits.concurrency, limits.queue_wait_s, reserved=limits.reserved
+        )
         self._watchdog = Watchdog()
         self._shapes = Shapes()
 
@@ -257,6 +260,7 @@ class Engine:
             with entered(scope):
                 frames = execution.frames(context, self._limits)
             work.reports = execution.reports
+            work.weigh(execution.rows_to_read(len(frames)))
 
             def start(frame: DataFrame) -> RecordBatchStream:
                 stream = work.run(frame.execute_stream)

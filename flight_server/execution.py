@@ -21,12 +21,16 @@ from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
 from flight_server.shares import Share
+from flight_server.sqlrules import SERIES
 from flight_server.sqltext import SqlText
 from flight_server.substrait import logical_plan
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
     {"hybrid": "hybrid", "runs": "runs", "live": "live"}
 )
+
+#: Words of statements that may make any number of rows out of none.
+_MAKING_ROWS = SERIES | {"recursive"}
 
 #: Where a Substrait plan stands as a view while it is explained; no statement can name it.
 _ASIDE = "aside"
@@ -73,6 +77,22 @@ class Execution:
     def reports(self) -> dict[Reference, Report]:
         """What each reference reads, once :meth:`frames` has run."""
         return {at: relation.report for at, relation in self.relations.items()}
+
+    def rows_to_read(self, frames: int) -> int | None:
+        """Rows in the files and segments that are left after pruning, once per frame.
+
+        None: unknown, as are the rows of series, recursion and joins without an equality.
+        """
+        prepared = self._plan.prepared
+        words = prepared.text.words
+        if self._plan.explain and "analyze" not in words:
+            return 0
+        if not _MAKING_ROWS.isdisjoint(words):
+            return None
+        if prepared.reads is not None and prepared.reads.unbound_join:
+            return None
+        reports = (relation.report for relation in self.relations.values())
+        return frames * sum(report.rows + report.live_rows for report in reports)
 
     def require_files(self, context: SessionContext) -> None:
         """To be called once a frame has been planned physically (rule 18).

@@ -107,19 +107,32 @@ def _send(thread: int, kind: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
 
 
+#: When it ends, what ends it, what looks at it until then.
+_Watched = tuple[float, Callable[[], object], Callable[[], object] | None]
+
+
 class Watchdog:
     """Interrupts statements that run past their deadline. One thread, started at first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watched: dict[Interruptible, tuple[float, Callable[[], object]]] = {}
+        self._watched: dict[Interruptible, _Watched] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, target: Interruptible, at_s: float, end: Callable[[], object]) -> None:
-        """At ``at_s`` (monotonic clock), ``end()`` is called, once, to interrupt ``target``."""
+    def watch(
+        self,
+        target: Interruptible,
+        at_s: float,
+        end: Callable[[], object],
+        look: Callable[[], object] | None = None,
+    ) -> None:
+        """At ``at_s`` (monotonic clock), ``end()`` is called, once, to interrupt ``target``.
+
+        Until then, ``look()`` is called every quarter of a second; it must not wait.
+        """
         with self._lock:
-            self._watched[target] = (at_s, end)
+            self._watched[target] = (at_s, end, look)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="k2-deadlines", daemon=True)
                 self._thread.start()
@@ -139,8 +152,11 @@ class Watchdog:
         while not self._closed.wait(_LOOK_S):
             now_s = time.monotonic()
             with self._lock:
-                due = [(t, end) for t, (at_s, end) in self._watched.items() if at_s <= now_s]
+                due = [(t, end) for t, (at_s, end, _) in self._watched.items() if at_s <= now_s]
                 for target, _ in due:
                     del self._watched[target]
+                looks = [look for _, _, look in self._watched.values() if look is not None]
             for _, end in due:
                 end()
+            for look in looks:
+                look()

@@ -1,23 +1,20 @@
-"""What one statement, and all of them together, may take: admission, deadlines, caps."""
+"""What one statement, and all of them together, may take: deadlines and caps."""
 
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
-from flight_server.protocol.errors import DeadlineExceeded, Overloaded, ResourceExhausted
+from flight_server.protocol.errors import DeadlineExceeded, ResourceExhausted
 from flight_server.sqltext import Bounds
 
-__all__ = ["Admission", "Deadline", "Limits", "Slot", "guard"]
+__all__ = ["Deadline", "Limits", "guard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,10 @@ class Limits:
         spill_folder: where they spill to; None: the system's temporary folder.
         spill_bytes: bound on what one statement spills.
         concurrency: statements that run at the same time.
+        reserved: how many of these places statements that read much never take.
+        small_rows: more rows in the files and segments that survive pruning, and it reads much.
         queue_wait_s: longest wait of a statement for its turn.
+        slow_reader_s: a client that takes longer for a batch loses its place until it goes on.
         max_sql_bytes: longest statement, UTF-8 bytes.
         max_operators: most operators in a statement.
         max_depth: deepest nesting of brackets.
@@ -46,7 +46,10 @@ class Limits:
     spill_folder: Path | None = None
     spill_bytes: int = 16 * 1024**3
     concurrency: int = 8
+    reserved: int = 2
+    small_rows: int = 1_000_000
     queue_wait_s: float = 30.0
+    slow_reader_s: float = 1.0
     max_sql_bytes: int = 64 * 1024
     max_operators: int = 1000
     max_depth: int = 50
@@ -92,90 +95,6 @@ class Deadline:
             "the statement ran into its time limit: ask for less, or raise "
             "limits.statement_timeout_s"
         )
-
-
-class Slot:
-    """The right to run one statement; a context manager, released once."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._held = [admission]
-
-    def release(self) -> None:
-        """Gives the place to whoever has waited longest; idempotent, any thread."""
-        try:
-            admission = self._held.pop()  # one step: a deadline may meet the statement's own end
-        except IndexError:
-            return
-        admission._release()  # noqa: SLF001  # a slot is a part of its admission
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-class Admission:
-    """Lets ``concurrency`` statements run at a time, first come first served, for any thread.
-
-    Invariant (under ``_lock``): ``_free > 0`` only while nobody waits.
-    """
-
-    def __init__(self, concurrency: int, queue_wait_s: float) -> None:
-        self._lock = threading.Lock()
-        self._free = concurrency
-        self._concurrency = concurrency
-        self._queue_wait_s = queue_wait_s
-        self._waiting: deque[threading.Event] = deque()
-
-    def enter(self, deadline: Deadline) -> Slot:
-        """A slot, as soon as there is one.
-
-        Raises:
-            Overloaded: no slot within ``queue_wait_s``.
-            DeadlineExceeded: the statement's own time ended first.
-        """
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                return Slot(self)
-            turn = threading.Event()
-            self._waiting.append(turn)
-        if not turn.wait(min(self._queue_wait_s, deadline.left_s())):
-            with self._lock:
-                if not turn.is_set():
-                    self._waiting.remove(turn)
-                    raise self._refusal(deadline)
-        return Slot(self)
-
-    @property
-    def running(self) -> int:
-        """Slots in use."""
-        with self._lock:
-            return self._concurrency - self._free
-
-    @property
-    def waiting(self) -> int:
-        """Statements in the queue."""
-        with self._lock:
-            return len(self._waiting)
-
-    def _refusal(self, deadline: Deadline) -> Exception:
-        if deadline.left_s() == 0:
-            return deadline.error()
-        return Overloaded(
-            f"{self._concurrency} statements are running and this one has waited "
-            f"{self._queue_wait_s:g} s for its turn: try again, or raise limits.concurrency"
-        )
-
-    def _release(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._free += 1
 
 
 def guard(

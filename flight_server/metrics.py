@@ -6,11 +6,12 @@ one process). The query log is a bounded ring; ``system.queries`` is its Arrow f
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,6 +25,7 @@ from catalog.logwatch import uncommitted_share
 from catalog.manifest import Manifest
 from catalog.observer import Committed
 from catalog.spec import TableName
+from flight_server.admission import Size
 
 State = Literal["running", "finished", "failed", "cancelled"]
 
@@ -192,6 +194,20 @@ class Metrics:
         self.rows = Counter("k2_query_rows", "Rows sent", registry=self.registry)
         self.bytes = Counter("k2_query_bytes", "Arrow bytes sent", registry=self.registry)
         self.running = Gauge("k2_queries_running", "Statements running", registry=self.registry)
+        self.places = Gauge(
+            "k2_places",
+            "Statements that compute, or wait for a place to",
+            ["state", "size"],
+            registry=self.registry,
+        )
+
+    def watch_places(
+        self, count: Callable[[Literal["running", "waiting"], Size], int], sizes: Iterable[Size]
+    ) -> None:
+        """From now on the gauge shows what ``count`` says, each time it is read."""
+        states: tuple[Literal["running", "waiting"], ...] = ("running", "waiting")
+        for state, size in itertools.product(states, sizes):
+            self.places.labels(state, size).set_function(functools.partial(count, state, size))
 
     def count(self, record: QueryRecord) -> None:
         """A statement is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType, TracebackType
@@ -11,9 +12,10 @@ from typing import Self, TypeVar
 import pyarrow as pa
 
 from catalog.erasure import Holding
+from flight_server.admission import Admission, Size
 from flight_server.hybrid import Report
 from flight_server.interrupt import Interruptible, Watchdog
-from flight_server.limits import Admission, Deadline, Limits, guard
+from flight_server.limits import Deadline, Limits, guard
 from flight_server.names import Reference
 from flight_server.protocol.errors import Cancelled
 from flight_server.protocol.sizes import sliced
@@ -25,11 +27,16 @@ T = TypeVar("T")
 class Work:
     """What one execution holds: waits for its slot when made, gives it back when closed.
 
-    When it is ended while nobody waits for the engine, because the reader is slow and the batch
-    before is still being sent, slot and stream are given up at once: the reader may take for ever.
+    While nobody waits for the engine, because the batch before is still being sent, the slot is
+    kept for ``limits.slow_reader_s``; then others have it, and the next batch waits for its turn.
+    The engine's stream stays open: its memory is bounded by the pool, and by its bounded channels.
+    A statement that is ended meanwhile gives up slot and stream at once: the reader may take for
+    ever.
 
     One share of a divided statement holds a slot only while the engine works for it: a client may
     open all shares and read one after the other, and would wait for itself for ever.
+
+    Invariant (under ``_lock``): the slot is given up only while ``_idle_since_s`` is set.
 
     Raises:
         Overloaded, DeadlineExceeded: there was no slot in time.
@@ -52,17 +59,37 @@ class Work:
         self.holding = Holding(check=self.check)
         self._watchdog = watchdog
         self._admission = admission
+        self._is_share = is_share
+        self._size: Size = "small"
+        self._lock = threading.Lock()
+        #: The monotonic time since when nobody waits for the engine; None: somebody does.
+        self._idle_since_s: float | None = None
         self._slot = None if is_share else admission.enter(deadline)
         #: Drops the engine's stream; the result's own.
         self.give_up: Callable[[], None] | None = None
-        watchdog.watch(self._calls, deadline.at_s, lambda: self._end(Deadline.error()))
+        watchdog.watch(self._calls, deadline.at_s, lambda: self._end(Deadline.error()), self._lend)
+
+    def weigh(self, rows: int | None) -> None:
+        """The statement will read so many rows, None: nobody knows; it may wait for its turn again.
+
+        Raises:
+            Overloaded, DeadlineExceeded: there was no slot in time.
+        """
+        if rows is None or rows > self.limits.small_rows:
+            self._size = "large"
+            if self._slot is not None:
+                self._slot.grow(self.deadline)
 
     def run(self, call: Callable[[], T]) -> T:
         """``call()``, ended by the deadline or by :meth:`cancel`."""
-        if self._slot is not None:
+        if self._is_share:
+            with self._admission.enter(self.deadline, self._size):
+                return self._calls.run(call)
+        self._resume()
+        try:
             return self._calls.run(call)
-        with self._admission.enter(self.deadline):
-            return self._calls.run(call)
+        finally:
+            self._idle_since_s = time.monotonic()
 
     def cancel(self) -> None:
         """Ends the statement from any thread; idempotent."""
@@ -76,17 +103,37 @@ class Work:
         """Gives back the slot and what is held; idempotent."""
         self.give_up = None
         self._watchdog.forget(self._calls)
-        if self._slot is not None:
-            self._slot.release()
+        if (slot := self._slot) is not None:
+            slot.release()
         self.holding.resources.close()
+
+    def _resume(self) -> None:
+        """Takes a slot again, if the one before was lent out."""
+        with self._lock:
+            self._idle_since_s = None
+            if self._slot is not None:
+                return
+        slot = self._admission.enter(self.deadline, self._size, again=True)
+        with self._lock:
+            self._slot = slot
+
+    def _lend(self) -> None:
+        """Gives the slot to others while the reader is slow; the watchdog asks."""
+        with self._lock:
+            since_s = self._idle_since_s
+            if self._slot is None or since_s is None:
+                return
+            if time.monotonic() - since_s >= self.limits.slow_reader_s:
+                self._slot.release()
+                self._slot = None
 
     def _end(self, error: Exception) -> None:
         if not self._calls.interrupt(error):
             return
         if (give_up := self.give_up) is not None:
             give_up()
-        if self._slot is not None:
-            self._slot.release()
+        if (slot := self._slot) is not None:
+            slot.release()
 
 
 class ResultStream:

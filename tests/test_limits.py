@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
+from flight_server.admission import Admission
 from flight_server.interrupt import Interruptible, Watchdog
-from flight_server.limits import Admission, Deadline, Limits, guard
+from flight_server.limits import Deadline, Limits, guard
 from flight_server.protocol.errors import (
     Cancelled,
     DeadlineExceeded,

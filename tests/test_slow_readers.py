@@ -79,7 +79,8 @@ class Trickle:
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """One statement at a time, for a second and a half."""
     tables = FolderTables(tmp_path)
-    made = Engine(tables, tables, Limits(concurrency=1, statement_timeout_s=1.5))
+    limits = Limits(concurrency=1, statement_timeout_s=1.5, slow_reader_s=1000)
+    made = Engine(tables, tables, limits)
     yield made
     made.close()
 
