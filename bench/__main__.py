@@ -13,6 +13,7 @@ from support_kafka import Broker
 from support_stack import Stack
 
 from bench import (
+    files_lane,
     freshness_lane,
     ingest_lane,
     latency_lane,
@@ -35,6 +36,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
     "memory": memory_lane.lane,
+    "files": files_lane.lane,
     "verify": verify_lane.lane,
     "poison": poison_lane.lane,
     "recovery": recovery_lane.lane,

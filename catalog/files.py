@@ -314,6 +314,9 @@ def _matched(layout: Layout, table: pa.Table, deletes: tuple[DeleteFile, ...]) -
 
 def _newest_first(entries: pa.Table) -> pa.Table:
     """The newest commits in front: what LIMIT meets first."""
+    numbers = np.asarray(pc.fill_null(entries["sequence_number"], 0))
+    if np.all(numbers[:-1] >= numbers[1:]):  # as most writers list them: nothing is copied
+        return entries
     order = pc.sort_indices(entries, sort_keys=[("sequence_number", "descending")])
     return entries.take(order).combine_chunks()
 
