@@ -20,15 +20,23 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, Manifes
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.transforms import IdentityTransform
-from pyiceberg.types import NestedField
+from pyiceberg.transforms import BucketTransform
 
 from catalog.bounds import decoder, typed
 from catalog.declaration import field_id
 from catalog.deletes import DeleteFile, Matching, absolute, delete_files_of, partition_key
 from catalog.errors import VersionGone
-from catalog.iceberg_schema import plain_type
 from catalog.manifest import schema_key
+from catalog.partitions import (
+    PartitionColumn,
+    Source,
+    bucket_name,
+    buckets_of,
+    outside,
+    partition_columns,
+    proofs,
+    sources_of,
+)
 
 #: Entries (data files) of parsed manifests that are kept; about 1 KB each with 20 columns.
 MAX_CACHED_ENTRIES = 200_000
@@ -68,15 +76,6 @@ class _Column:
     @property
     def is_float(self) -> bool:
         return bool(pa.types.is_floating(self.type))
-
-
-@dataclass(frozen=True, slots=True)
-class _PartitionColumn:
-    """A partition field as it stands in the specs: its place in each spec's record."""
-
-    name: str
-    type: pa.DataType
-    places: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +194,8 @@ class Layout:
     version: str
     specs: int
     columns: tuple[_Column, ...]
-    partitions: tuple[_PartitionColumn, ...]
+    partitions: tuple[PartitionColumn, ...]
+    sources: tuple[Source, ...]
     empty: pa.Table
     outside: tuple[tuple[str, str], ...] = ()
 
@@ -207,11 +207,12 @@ class Layout:
             for field in declared
             if (number := field_id(field)) is not None and not pa.types.is_nested(field.type)
         )
-        partitions = tuple(_partition_columns(metadata, metadata.schema()))
-        empty = _arrow_schema(columns, partitions).empty_table()
+        partitions = tuple(partition_columns(metadata))
+        sources = sources_of(metadata, {each.id: (each.name, each.type) for each in columns})
+        empty = _arrow_schema(columns, partitions, sources).empty_table()
         specs = len(metadata.partition_specs)
-        outside = tuple(_outside(metadata, columns))
-        return cls(schema_key(declared), specs, columns, partitions, empty, outside)
+        lacking = tuple(outside(metadata, {each.id: each.name for each in columns}))
+        return cls(schema_key(declared), specs, columns, partitions, sources, empty, lacking)
 
     def partial(self, table: pa.Table) -> NDArray[np.bool_]:
         """Files that may lack a column whose value only their partition tells.
@@ -232,6 +233,7 @@ class Layout:
         fixed = _fixed_columns(entries, files)
         bounds = [self._bounds(files, "lower_bounds"), self._bounds(files, "upper_bounds")]
         arrays = [*fixed, self._partition(files), *bounds, self._nulls(files)]
+        arrays += self._proofs(files)
         return pa.Table.from_arrays(arrays, schema=self.empty.schema)
 
     def _bounds(self, files: Sequence[DataFile], which: str) -> pa.StructArray:
@@ -253,6 +255,19 @@ class Layout:
         counts = [file.null_value_counts or {} for file in files]
         arrays = [pa.array([c.get(col.id) for c in counts], pa.int64()) for col in self.columns]
         return _struct(arrays, [(c.name, pa.int64()) for c in self.columns], len(files))
+
+    def _proofs(self, files: Sequence[DataFile]) -> list[pa.StructArray]:
+        proved, buckets = proofs(self.sources, files), buckets_of(self.sources, files)
+        columns: list[Mapping[str, pa.Array]] = [
+            {name: each.range.lower for name, each in proved.items()},
+            {name: each.range.upper for name, each in proved.items()},
+            {name: each.null for name, each in proved.items()},
+            buckets,
+        ]
+        return [
+            _struct(list(arrays.values()), [(n, a.type) for n, a in arrays.items()], len(files))
+            for arrays in columns
+        ]
 
     def _partition(self, files: Sequence[DataFile]) -> pa.StructArray:
         arrays = []
@@ -336,10 +351,16 @@ def _fixed_columns(entries: Sequence[ManifestEntry], files: Sequence[DataFile]) 
     return [pa.array(values, f.type) for values, f in zip(map(list, columns), _FIXED, strict=True)]
 
 
-def _arrow_schema(columns: Sequence[_Column], partitions: Sequence[_PartitionColumn]) -> pa.Schema:
+def _arrow_schema(
+    columns: Sequence[_Column],
+    partitions: Sequence[PartitionColumn],
+    sources: Sequence[Source],
+) -> pa.Schema:
     typed = pa.struct([(column.name, column.type) for column in columns])
     counts = pa.struct([(column.name, pa.int64()) for column in columns])
     partition = pa.struct([(column.name, column.type) for column in partitions])
+    proved = {source.name: source.type for source in sources}
+    buckets = [bucket_name(each) for each in sources if isinstance(each.transform, BucketTransform)]
     return pa.schema(
         [
             *_FIXED,
@@ -347,38 +368,12 @@ def _arrow_schema(columns: Sequence[_Column], partitions: Sequence[_PartitionCol
             pa.field("lower", typed),
             pa.field("upper", typed),
             pa.field("null_count", counts),
+            pa.field("partition_lower", pa.struct(list(proved.items()))),
+            pa.field("partition_upper", pa.struct(list(proved.items()))),
+            pa.field("partition_null", pa.struct([(name, pa.bool_()) for name in proved])),
+            pa.field("buckets", pa.struct([(name, pa.int32()) for name in buckets])),
         ]
     )
-
-
-def _partition_columns(metadata: TableMetadata, schema: Schema) -> Iterable[_PartitionColumn]:
-    """Partition fields of all specs by name; fields of one name and another type are left out."""
-    found: dict[str, tuple[pa.DataType, dict[int, int]]] = {}
-    for spec in metadata.partition_specs:
-        for place, field in enumerate(spec.fields):
-            source = _field(schema, field.source_id)
-            if source is None:  # the source column was dropped: nothing can be pruned by it
-                continue
-            kind = plain_type(field.transform.result_type(source.field_type))
-            known, places = found.setdefault(field.name, (kind, {}))
-            if known == kind:
-                places[spec.spec_id] = place
-    return [_PartitionColumn(name, kind, places) for name, (kind, places) in found.items()]
-
-
-def _outside(metadata: TableMetadata, columns: Sequence[_Column]) -> Iterable[tuple[str, str]]:
-    """Identity partition fields and their columns, of a table with files that it did not write."""
-    names = {column.id: column.name for column in columns}
-    if metadata.name_mapping() is None:
-        return
-    for spec in metadata.partition_specs:
-        for field in spec.fields:
-            if isinstance(field.transform, IdentityTransform) and field.source_id in names:
-                yield field.name, names[field.source_id]
-
-
-def _field(schema: Schema, field_id: int) -> NestedField | None:
-    return next((field for field in schema.fields if field.field_id == field_id), None)
 
 
 def _struct(

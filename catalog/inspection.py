@@ -58,7 +58,10 @@ MANIFESTS_SCHEMA = pa.schema(
     ]
 )
 #: Columns of the entries that mean nothing to people.
-_INTERNAL = ["partition_key", "deletes", "partial"]
+_INTERNAL = [
+    *("partition_key", "deletes", "partial"),
+    *("partition_lower", "partition_upper", "partition_null", "buckets"),
+]
 
 
 def inspected(which: str, origin: Origin, snapshot_id: int | None) -> pa.Table:

@@ -64,7 +64,9 @@ class LakeReader:
             field per top-level primitive column; null: unknown), delete_files list<utf8> (position
             deletes and vectors that touch it), equality_deletes bool! (newer ones may delete rows
             of it), deletes list<int32> (places in the snapshot's delete files), partial bool!
-            (a column may be missing whose value the partition tells: read it by field id).
+            (a column may be missing whose value the partition tells: read it by field id),
+            partition_lower, partition_upper, partition_null (True: all rows; False: none), buckets
+            structs (what the partition proves of columns; see :mod:`catalog.partitions`).
             Bounds of text and bytes may be truncated, so they enclose; those of floating columns
             are null unless the file holds no NaN.
             Paths are unescaped URIs: ``%`` in them is a literal percent sign.

@@ -1,36 +1,45 @@
 """Which data files may hold rows that a statement's filters let through.
 
-Pure Arrow kernels over the bounds in ``Lake.entries``. Conservative throughout: a file is dropped
-only where its bounds *prove* that no row passes; an unknown bound, an expression of another shape,
-a floating column (NaN sorts above every bound) keep it.
+Pure Arrow kernels over the bounds in ``Lake.entries``. A condition is asked what it *may* be for
+some row of a file: true, false, null. So NOT, OR and IS TRUE need no rules of their own. Everything
+is conservative: a file is dropped only where its bounds prove that no row passes; an unknown bound
+or an expression of another shape proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalog.buckets import bucket_of
+from catalog.outcomes import COMPARISONS, CONNECTIVES, Bits, Outcome, first_at_least, or_true
+from catalog.recasts import Range, recast
+
 #: An expression of DataFusion (``datafusion.expr.Expr``): the library has no types of its own.
 Expr = Any
-#: A pa.BooleanArray, one per file, true: rows may pass; None: nothing is known.
-Mask = Any
 
-#: A longer IN list is compared by its least and greatest value only.
-_LONG_LIST = 64
 #: The nested columns of the entries that only pruning looks at.
-_BOUNDS = ["lower", "upper", "null_count"]
-_MIRRORED = MappingProxyType({"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="})
+_BOUNDS = ("lower", "upper", "null_count")
+_PARTITIONS = ("partition_lower", "partition_upper", "partition_null", "buckets")
+_MIRRORED = MappingProxyType({"<": ">", "<=": ">=", ">": "<", ">=": "<="})
+_DISTINCT = MappingProxyType({"IS DISTINCT FROM": False, "IS NOT DISTINCT FROM": True})
+#: What the engine calls types that keep order, inside a cast within a cast.
+_TYPES = MappingProxyType(
+    {"Int32": pa.int32(), "Int64": pa.int64(), "Float64": pa.float64(), "Date32": pa.date32()}
+)
 
 
 def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
     """The entries that at least one of the statement's scans of the table needs.
 
     Args:
-        entries: as ``Lake.entries`` gives them.
+        entries: as ``Lake.entries`` gives them; what is known of partitions may be left out.
         scans: per reference to the table its pushed filters, all of which must hold. A reference
             without filters needs every file; no reference at all needs none.
 
@@ -39,202 +48,321 @@ def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
     """
     if entries.num_rows == 0 or not scans:
         return entries.slice(0, 0)
-    files = _Files(entries)
-    masks = [files.all_of(filters) for filters in scans]
-    known = [mask for mask in masks if mask is not None]
-    if len(known) < len(masks):
+    if not all(scans):
         return entries
-    keep = known[0]
-    for mask in known[1:]:
-        keep = pc.or_(keep, mask)
+    files = _Files(entries)
+    keep = np.zeros(entries.num_rows, bool)
+    for filters in scans:
+        keep |= np.logical_and.reduce([files.may_be(each).true for each in filters])
+    if keep.all():
+        return entries
     # Two dozen columns that nobody asks for again would be most of the filter's time.
-    return entries if pc.all(keep).as_py() else entries.drop_columns(_BOUNDS).filter(keep)
+    unasked = [name for name in (*_BOUNDS, *_PARTITIONS) if name in entries.column_names]
+    return entries.drop_columns(unasked).filter(pa.array(keep))
 
 
-class _Bounds:
-    """Lower and upper bound of one column per file, and where every value is null."""
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column, or what order-preserving casts make of it.
 
-    def __init__(self, lower: pa.Array, upper: pa.Array, all_null: pa.BooleanArray) -> None:
-        self.lower = lower
-        self.upper = upper
-        self.all_null = all_null
+    Attributes:
+        range: where its values lie; None: unknown.
+        some: whether it may have values that are not null.
+        null: whether it may have nulls.
+        name: None: it was cast.
+    """
 
-    def cast(self, kind: pa.DataType) -> _Bounds | None:
-        """The bounds of ``CAST(column AS kind)`` where that keeps the order; else None."""
-        if self.lower.type == kind:
-            return self
-        if not _keeps_order(self.lower.type, kind):
-            return None
-        return _Bounds(self.lower.cast(kind), self.upper.cast(kind), self.all_null)
+    range: Range | None
+    some: Bits
+    null: Bits
+    name: str | None = None
 
-
-def _keeps_order(source: pa.DataType, target: pa.DataType) -> bool:
-    to_day = pa.types.is_timestamp(source) and target == pa.date32()
-    whole = pa.types.is_integer(source) or pa.types.is_decimal(source)
-    return bool(to_day or (whole and (pa.types.is_decimal(target) or target == pa.int64())))
+    def either(self) -> Outcome:
+        """What any condition may be that is null for nulls only."""
+        return Outcome(self.some, self.some, self.null)
 
 
 class _Files:
     """The entries of one table, asked expression by expression."""
 
     def __init__(self, entries: pa.Table) -> None:
-        self._rows = entries["record_count"].combine_chunks()
-        self._structs = {
-            name: entries[name].combine_chunks() for name in ("lower", "upper", "null_count")
+        self._rows = np.asarray(entries["record_count"])
+        self._structs: dict[str, pa.StructArray] = {
+            name: _whole(entries[name])
+            for name in (*_BOUNDS, *_PARTITIONS)
+            if name in entries.column_names
         }
 
-    def all_of(self, filters: Sequence[Expr]) -> Mask:
-        """Files that may hold a row for which all filters hold."""
-        masks = [mask for each in filters if (mask := self.may_match(each)) is not None]
-        keep: Mask = None
-        for mask in masks:
-            keep = mask if keep is None else pc.and_(keep, mask)
-        return keep
-
-    def may_match(self, expr: Expr) -> Mask:
-        """Files that may hold a row for which ``expr`` is true."""
+    def may_be(self, expr: Expr) -> Outcome:
+        """What a condition may be for some row of each file."""
         try:
             variant = expr.to_variant()
-        except (ValueError, TypeError):  # a shape that the Python API does not show
-            return None
-        rule = _RULES.get(type(variant).__name__)
-        try:
-            return None if rule is None else rule(self, variant)
+            rule = _RULES.get(type(variant).__name__)
+            return self.unknown() if rule is None else rule(self, expr, variant)
         except (NotImplementedError, ValueError, TypeError):
-            # No kernel, a literal beyond the column's type, an operand of another shape (Arrow's
-            # own errors are of these classes): nothing is proved.
-            return None
+            # A shape that the Python API does not show, no kernel, a literal beyond the column's
+            # type (Arrow's own errors are of these classes): nothing is proved.
+            return self.unknown()
 
-    def bounds(self, expr: Expr) -> _Bounds | None:
-        """The bounds of a column, or of a cast column."""
+    def unknown(self) -> Outcome:
+        """Anything may be."""
+        every = np.ones(len(self._rows), bool)
+        return Outcome(every, every, every)
+
+    def column(self, expr: Expr, kind: pa.DataType | None = None) -> _Column | None:
+        """A column, cast or not; None: something else.
+
+        Args:
+            expr: what is compared.
+            kind: the type of what it is compared with, which is that of the outermost cast.
+        """
         variant = expr.to_variant()
-        if type(variant).__name__ in {"Cast", "TryCast"}:
-            return self.bounds(variant.expr())
-        if type(variant).__name__ != "Column":
+        shape = type(variant).__name__
+        if shape == "Column":
+            return self._named(variant.name())
+        if shape not in {"Cast", "TryCast"}:
             return None
-        name = variant.name()
-        position = self._structs["lower"].type.get_field_index(name)
-        if position < 0 or pa.types.is_floating(self._structs["lower"].type.field(position).type):
+        inner = self.column(variant.expr(), _cast_type(variant.expr()))
+        target = kind or _cast_type(expr)
+        if inner is None or inner.range is None or target is None:
             return None
-        all_null = pc.fill_null(pc.equal(self.nulls(name), self._rows), fill_value=False)
-        lower, upper = (self._structs[which].field(position) for which in ("lower", "upper"))
-        return _Bounds(lower, upper, all_null)
+        null = inner.null if shape == "Cast" else np.ones_like(inner.null)
+        return _Column(recast(inner.range, target), inner.some, null)
 
-    def nulls(self, name: str) -> pa.Array:
-        """Nulls of a column per file; null: unknown."""
-        position = self._structs["null_count"].type.get_field_index(name)
-        if position < 0:
-            return pa.nulls(len(self._rows), pa.int64())
-        return self._structs["null_count"].field(position)
+    def _named(self, name: str) -> _Column:
+        counts = self._field("null_count", name)
+        known = np.asarray(pc.fill_null(counts, -1)) if counts is not None else -1
+        some, null = self._rows != known, np.broadcast_to(known != 0, self._rows.shape)
+        if (nothing := self._field("partition_null", name)) is not None:
+            some = some & ~np.asarray(pc.fill_null(nothing, fill_value=False), bool)
+            null = null & np.asarray(pc.fill_null(nothing, fill_value=True), bool)
+        return _Column(self._range(name), some, null, name)
 
-    def compare(self, bounds: _Bounds, op: str, value: pa.Scalar) -> Mask:
-        """Files that may hold a row for which ``column op value`` is true."""
-        same = bounds.cast(value.type)
-        if same is None or not value.is_valid:
+    def _range(self, name: str) -> Range | None:
+        lower, upper = self._field("lower", name), self._field("upper", name)
+        if lower is None or upper is None:
             return None
-        proofs = _COMPARISONS[op](same, value)
-        keep = pc.fill_null(proofs, fill_value=True)
-        return pc.and_not(keep, same.all_null)
+        least = self._field("partition_lower", name)
+        most = self._field("partition_upper", name)
+        if least is not None and most is not None:
+            lower = pc.if_else(_or_null(pc.greater(least, lower), lower), least, lower)
+            upper = pc.if_else(_or_null(pc.less(most, upper), upper), most, upper)
+        return Range(lower, upper)
 
-    def binary(self, node: Any) -> Mask:
+    def _field(self, struct: str, name: str) -> pa.Array | None:
+        found = self._structs.get(struct)
+        if found is None:
+            return None
+        position = found.type.get_field_index(name)
+        return None if position < 0 else found.field(position)
+
+    # --- rules ----------------------------------------------------------------------------------
+
+    def binary(self, _: Expr, node: Any) -> Outcome:
+        """AND, OR, and comparisons of a column with a literal."""
         op, left, right = node.op(), node.left(), node.right()
-        if op in {"AND", "OR"}:
-            masks = self.may_match(left), self.may_match(right)
-            return _AND_OR[op](*masks)
-        literal = right
-        if type(left.to_variant()).__name__ == "Literal":
-            left, literal, op = right, left, _MIRRORED.get(op, "")
-        if op not in _COMPARISONS or type(literal.to_variant()).__name__ != "Literal":
-            return None
-        bounds = self.bounds(left)
-        return None if bounds is None else self.compare(bounds, op, _scalar(literal))
+        if op in CONNECTIVES:
+            return CONNECTIVES[op](self.may_be(left), self.may_be(right))
+        if _is_literal(left):
+            left, right, op = right, left, _MIRRORED.get(op, op)
+        if not _is_literal(right):
+            return self.unknown()
+        value = _scalar(right)
+        column = self.column(left, value.type)
+        if column is None or op not in {*COMPARISONS, *_DISTINCT}:
+            return self.unknown()
+        return (
+            self._distinct(column, op, value)
+            if op in _DISTINCT
+            else self.compare(column, op, value)
+        )
 
-    def in_list(self, node: Any) -> Mask:
-        bounds, items = self.bounds(node.expr()), node.list()
-        literals = [each for each in items if type(each.to_variant()).__name__ == "Literal"]
-        if bounds is None or node.negated() or len(literals) != len(items):
-            return None
-        values = [value for each in literals if (value := _scalar(each)).is_valid]
+    def compare(self, column: _Column, op: str, value: pa.Scalar) -> Outcome:
+        """``column op value``."""
+        never = np.zeros_like(column.some)
+        if not value.is_valid:
+            return Outcome(never, never, ~never)
+        found = None if column.range is None else recast(column.range, value.type)
+        if found is None or _is_nan(value):  # to the engine NaN is above all numbers
+            return column.either()
+        value = value.cast(found.lower.type)
+        true, false = (or_true(each) for each in COMPARISONS[op](found, value))
+        if op == "=":
+            true = true & self._in_bucket(column, [value])
+        return Outcome(true & column.some, false & column.some, column.null)
+
+    def _distinct(self, column: _Column, op: str, value: pa.Scalar) -> Outcome:
+        if value.is_valid:
+            equal = self.compare(column, "=", value)
+            same = equal.only(equal.true, equal.false | equal.null)
+        else:
+            same = column.either().only(column.null, column.some)
+        return same if _DISTINCT[op] else ~same
+
+    def _in_bucket(self, column: _Column, values: Sequence[pa.Scalar]) -> Bits:
+        """Files whose buckets may hold one of the values."""
+        may = np.ones(len(self._rows), bool)
+        buckets = self._structs.get("buckets")
+        if buckets is None or column.name is None or column.range is None:
+            return may
+        kind = column.range.lower.type
+        for field in buckets.type:
+            count, _, name = field.name.partition(":")
+            wanted = [bucket_of(each.cast(kind), int(count)) for each in values]
+            if name == column.name and None not in wanted:
+                mine = buckets.field(field.name)
+                may &= np.asarray(
+                    pc.or_(pc.is_null(mine), pc.is_in(mine, pa.array(wanted, pa.int32()))), bool
+                )
+        return may
+
+    def between(self, _: Expr, node: Any) -> Outcome:
+        """``column BETWEEN low AND high``."""
+        low, high = _scalar(node.low()), _scalar(node.high())
+        column = self.column(node.expr(), low.type)
+        if column is None:
+            return self.unknown()
+        inside = self.compare(column, ">=", low) & self.compare(column, "<=", high)
+        return ~inside if node.negated() else inside
+
+    def in_list(self, _: Expr, node: Any) -> Outcome:
+        """``column IN (…)`` of literals, of any number."""
+        values = [_scalar(each) for each in node.list()]
+        column = self.column(node.expr(), values[0].type)
+        if column is None:
+            return self.unknown()
+        found = self._within(column, [each for each in values if each.is_valid])
+        if not all(each.is_valid for each in values):  # what is not in the list is null
+            found = Outcome(found.true, np.zeros_like(found.false), np.ones_like(found.null))
+        return ~found if node.negated() else found
+
+    def _within(self, column: _Column, values: Sequence[pa.Scalar]) -> Outcome:
+        never = np.zeros_like(column.some)
         if not values:
-            return None
-        if len(values) > _LONG_LIST:
-            extremes = pc.min_max(pa.array([v.as_py() for v in values], values[0].type))
-            return _AND_OR["AND"](
-                self.compare(bounds, ">=", extremes["min"]),
-                self.compare(bounds, "<=", extremes["max"]),
-            )
-        keep: Mask = None
-        for i, value in enumerate(values):
-            mask = self.compare(bounds, "=", value)
-            keep = mask if i == 0 else _AND_OR["OR"](keep, mask)
-        return keep
+            return Outcome(never, never, ~never)
+        found = None if column.range is None else recast(column.range, values[0].type)
+        if found is None or any(map(_is_nan, values)):
+            return column.either()
+        kind = found.lower.type
+        items = pa.array([each.cast(kind) for each in values], kind)
+        order = items.take(pc.sort_indices(items))
+        at = first_at_least(order, found.lower)
+        reached = order.take(pa.array(np.minimum(at, len(order) - 1)))
+        known = np.asarray(pc.and_(found.lower.is_valid(), found.upper.is_valid()), bool)
+        hit = (at < len(order)) & or_true(pc.less_equal(reached, found.upper))
+        one = pc.and_(pc.equal(found.lower, found.upper), pc.is_in(found.lower, items))
+        true = (hit | ~known) & self._in_bucket(column, [each.cast(kind) for each in values])
+        false = ~np.asarray(pc.fill_null(one, fill_value=False), bool)
+        return Outcome(true & column.some, false & column.some, column.null)
 
-    def like(self, node: Any) -> Mask:
+    def like(self, expr: Expr, node: Any) -> Outcome:
         """``column LIKE 'prefix%…'``: what lies outside the prefix's range cannot match."""
-        bounds = self.bounds(node.expr())
-        if bounds is None or node.negated() or node.escape_char() is not None:
-            return None
-        pattern = _scalar(node.pattern()).as_py()
-        if not isinstance(pattern, str) or not pa.types.is_string(bounds.lower.type):
-            return None
+        column, pattern = self.column(node.expr()), _scalar(node.pattern()).as_py()
+        if column is None or " ILIKE " in expr.canonical_name() or node.escape_char() is not None:
+            return self.unknown()
+        if not isinstance(pattern, str) or column.range is None:
+            return column.either()
         prefix = pattern.replace("_", "%").replace("\\", "%").partition("%")[0]
-        if not prefix:
-            return None
-        start = pc.utf8_slice_codeunits(bounds.lower, 0, len(prefix))
-        keep = pc.and_(pc.less_equal(start, prefix), pc.greater_equal(bounds.upper, prefix))
-        return pc.and_not(pc.fill_null(keep, fill_value=True), bounds.all_null)
+        if not prefix or not pa.types.is_string(column.range.lower.type):
+            return column.either()
+        lower, upper = column.range
+        start = pc.utf8_slice_codeunits(lower, 0, len(prefix))
+        may = pc.and_kleene(pc.less_equal(start, prefix), pc.greater_equal(upper, prefix))
+        true = or_true(may)
+        false = np.ones_like(true)
+        if pattern == f"{prefix}%":  # both ends have the prefix, and so has all between them
+            both = pc.and_(pc.starts_with(lower, prefix), pc.starts_with(upper, prefix))
+            false = ~np.asarray(pc.fill_null(both, fill_value=False), bool)
+        found = Outcome(true & column.some, false & column.some, column.null)
+        return ~found if node.negated() else found
 
-    def is_null(self, node: Any) -> Mask:
-        variant = node.expr().to_variant()
-        if type(variant).__name__ != "Column":
-            return None
-        return pc.fill_null(pc.not_equal(self.nulls(variant.name()), 0), fill_value=True)
+    def plain(self, expr: Expr, _: Any) -> Outcome:
+        """A column as a condition of its own, or only asked whether it is null."""
+        column = self.column(expr)
+        if column is None:
+            return self.unknown()
+        if column.range is None or not pa.types.is_boolean(column.range.lower.type):
+            return column.either()
+        return self.compare(column, "=", pa.scalar(value=True))
 
-    def is_not_null(self, node: Any) -> Mask:
-        variant = node.expr().to_variant()
-        if type(variant).__name__ != "Column":
-            return None
-        return pc.fill_null(pc.not_equal(self.nulls(variant.name()), self._rows), fill_value=True)
+    def negated(self, _: Expr, node: Any) -> Outcome:
+        """NOT."""
+        return ~self.may_be(node.expr())
+
+    def is_null(self, _: Expr, node: Any) -> Outcome:
+        """IS NULL, IS UNKNOWN."""
+        inner = self.may_be(node.expr())
+        return inner.only(inner.null, inner.true | inner.false)
+
+    def is_true(self, _: Expr, node: Any) -> Outcome:
+        """IS TRUE."""
+        inner = self.may_be(node.expr())
+        return inner.only(inner.true, inner.false | inner.null)
+
+    def is_false(self, _: Expr, node: Any) -> Outcome:
+        """IS FALSE."""
+        inner = self.may_be(node.expr())
+        return inner.only(inner.false, inner.true | inner.null)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array, not copied where it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _or_null(better: pa.Array, bound: pa.Array) -> pa.Array:
+    """Where a bound is better, or the only one."""
+    return pc.if_else(pc.is_valid(better), better, pc.is_null(bound))
+
+
+def _is_literal(expr: Expr) -> bool:
+    return type(expr.to_variant()).__name__ == "Literal"
+
+
+def _is_nan(value: pa.Scalar) -> bool:
+    return bool(pa.types.is_floating(value.type) and pc.is_nan(value).as_py())
 
 
 def _scalar(literal: Expr) -> pa.Scalar:
+    """A literal's value.
+
+    Raises:
+        TypeError: it is no literal.
+    """
+    if not _is_literal(literal):
+        raise TypeError("not a literal")
     value = literal.python_value()
     return value if isinstance(value, pa.Scalar) else pa.scalar(value)
 
 
-def _both(left: Mask, right: Mask) -> Mask:
-    if left is None or right is None:
-        return left if right is None else right
-    return pc.and_(left, right)
+def _cast_type(expr: Expr) -> pa.DataType | None:
+    """What a cast makes of its operand, by the engine's words; None: unknown, or no cast."""
+    return _TYPES.get(expr.canonical_name().rpartition(" AS ")[2].removesuffix(")"))
 
 
-def _either(left: Mask, right: Mask) -> Mask:
-    return None if left is None or right is None else pc.or_(left, right)
+_Rule = Callable[[_Files, Expr, Any], Outcome]
 
 
-_AND_OR: Mapping[str, Callable[[Mask, Mask], Mask]] = MappingProxyType(
-    {"AND": _both, "OR": _either}
-)
+def _inverse(rule: _Rule) -> _Rule:
+    return lambda files, expr, node: ~rule(files, expr, node)
 
-#: Operator → true where ``[lower, upper]`` leaves room for a match. Truncated bounds enclose, so
-#: "lower = upper = value" proves that every value is that value.
-_COMPARISONS: Mapping[str, Callable[[_Bounds, pa.Scalar], pa.BooleanArray]] = MappingProxyType(
-    {
-        "=": lambda b, v: pc.and_kleene(pc.less_equal(b.lower, v), pc.greater_equal(b.upper, v)),
-        "!=": lambda b, v: pc.invert(pc.and_kleene(pc.equal(b.lower, v), pc.equal(b.upper, v))),
-        "<": lambda b, v: pc.less(b.lower, v),
-        "<=": lambda b, v: pc.less_equal(b.lower, v),
-        ">": lambda b, v: pc.greater(b.upper, v),
-        ">=": lambda b, v: pc.greater_equal(b.upper, v),
-    }
-)
 
-_RULES: Mapping[str, Callable[[_Files, Any], Mask]] = MappingProxyType(
+_RULES: Mapping[str, _Rule] = MappingProxyType(
     {
         "BinaryExpr": _Files.binary,
+        "Between": _Files.between,
         "InList": _Files.in_list,
         "Like": _Files.like,
+        "Not": _Files.negated,
+        "Column": _Files.plain,
+        "Cast": _Files.plain,
         "IsNull": _Files.is_null,
-        "IsNotNull": _Files.is_not_null,
+        "IsUnknown": _Files.is_null,
+        "IsTrue": _Files.is_true,
+        "IsFalse": _Files.is_false,
+        "IsNotNull": _inverse(_Files.is_null),
+        "IsNotUnknown": _inverse(_Files.is_null),
+        "IsNotTrue": _inverse(_Files.is_true),
+        "IsNotFalse": _inverse(_Files.is_false),
     }
 )

@@ -110,8 +110,8 @@ def entries_of(schema: pa.Schema, files: Sequence[tuple[Path, pa.Table]]) -> pa.
 
 
 def _bound(column: pa.ChunkedArray, which: str) -> object:
-    if pa.types.is_floating(column.type):  # NaN is no part of an Iceberg writer's bounds
-        column = column.filter(pc.invert(pc.fill_null(pc.is_nan(column), fill_value=False)))
+    if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+        return None  # Iceberg's bounds leave NaN out, so they bound nothing
     value = pc.min_max(column)[which].as_py()
     if not isinstance(value, str):
         return value
