@@ -32,6 +32,7 @@ from catalog.offsets import Offsets, TopicPartition
 from catalog.records import Part, Range, Segment
 from catalog.room import RESERVE_FILE, Reserve, room_for
 from catalog.spec import TableName
+from catalog.structs import masked
 from catalog.tiers import merge_due
 
 __all__ = [
@@ -255,7 +256,7 @@ class LiveWriter:
     ) -> Segment:
         name = f"{self._run}-{next(self._numbers):08d}.arrow"
         with room_for(self._path / name):
-            size = write_file(batch, self._path / name)
+            size = write_file(masked(batch), self._path / name)
         file, made = f"{self._table}/{name}", checksum_of(self._path / name)
         return Segment(file, batch.num_rows, size, parts, created_us, declared, made)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -47,10 +47,12 @@ class Reads:
         scans: reference → per scan its pushed filters; None: some scans hide in sub-queries that
             the plan does not show, so nothing may be pruned.
         unbound_join: some join has no equality.
+        settings: of the engine, without which it answers the plan wrong.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
     unbound_join: bool
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""

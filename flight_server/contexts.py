@@ -23,8 +23,9 @@ from flight_server.limits import Limits
 from flight_server.names import SESSION_SCHEMA, LakeCatalog, Scope
 from flight_server.protocol.errors import InvalidArgument
 
-#: Time zones whose context is kept.
+#: Time zones, and settings, whose context is kept.
 _MAX_CONTEXTS = 16
+_ContextKey = tuple[str, tuple[tuple[str, str], ...]]
 
 #: The least memory with which a partition's sort spills and then merges what it spilled.
 _SORT_BYTES = 20 * 1024**2
@@ -45,6 +46,9 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
         # batch costs 100 µs of Python. Aggregations take up to a tenth more of a processor.
         "datafusion.execution.batch_size": "32768",
         "datafusion.catalog.information_schema": "true",
+        # Wrong where a table's columns were renamed or two tables have nested ones: the engine
+        # (55.0) refuses sound statements over fields of structs.
+        "datafusion.optimizer.enable_leaf_expression_pushdown": "false",
         # What the estimate of a join without a condition is read from.
         "datafusion.explain.show_statistics": "false",
     }
@@ -64,20 +68,23 @@ class Contexts:
             limits.spill_folder.mkdir(parents=True, exist_ok=True)
             self._runtime = runtime.with_disk_manager_specified(str(limits.spill_folder))
         self._lock = threading.Lock()
-        self._shared: LRUCache[str, SessionContext] = LRUCache(_MAX_CONTEXTS)
+        self._shared: LRUCache[_ContextKey, SessionContext] = LRUCache(_MAX_CONTEXTS)
         self._stores: dict[tuple[str, str], tuple[StoreOptions, AmazonS3]] = {}
 
-    def shared(self, time_zone: str) -> SessionContext:
-        """The context of a time zone.
+    def shared(
+        self, time_zone: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> SessionContext:
+        """The context of a time zone, and of settings beside our own.
 
         Raises:
             InvalidArgument: there is no such time zone.
         """
+        key = (time_zone, tuple(sorted(settings.items())))
         with self._lock:
-            context = self._shared.get(time_zone)
+            context = self._shared.get(key)
             if context is None:
-                context = self._new(time_zone, {}, LakeCatalog())
-                self._shared[time_zone] = context
+                context = self._new(time_zone, settings, LakeCatalog())
+                self._shared[key] = context
             return context
 
     def private(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionContext
+from datafusion.plan import LogicalPlan
 
 from catalog.offsets import Offsets
 from catalog.pins import PinKey
@@ -22,6 +23,7 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
+from flight_server.cautions import cautions
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
@@ -150,13 +152,16 @@ class Engine:
                 if text.parameters and is_bound:
                     frame = run_sql(context, text, params.bound(wanted, statement.parameters))
                 optimized = frame.optimized_logical_plan() if is_bound else None
-                reads = None if optimized is None else analysis.reads_of(optimized, scope)
+                reads = None
+                if optimized is not None:
+                    settings = cautions(context, optimized)
+                    reads = replace(analysis.reads_of(optimized, scope), settings=settings)
                 divisible = (
                     options.endpoints > 1
                     and optimized is not None
                     and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
                 )
-            schema = wire_schema(frame.schema())
+                schema = wire_schema(_schema(context, frame, optimized))
         return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
@@ -256,7 +261,7 @@ class Engine:
         scope.found.update(plan.prepared.found)
         execution = Execution(self._contexts, self._store, plan, scope, share, work.holding)
         with engine_errors(text, scope):
-            context = self._context(text, plan.options, scope)
+            context = self._context(text, plan.options, scope, plan.prepared.reads)
             with entered(scope):
                 frames = execution.frames(context, self._limits)
             work.reports = execution.reports
@@ -302,12 +307,28 @@ class Engine:
             wait_s=wait_s,
         )
 
-    def _context(self, text: SqlText, options: Options, scope: Scope) -> SessionContext:
+    def _context(
+        self, text: SqlText, options: Options, scope: Scope, reads: analysis.Reads | None = None
+    ) -> SessionContext:
         """The shared context; a private one where the engine asks for names while it executes."""
+        settings = {} if reads is None else reads.settings
         if "information_schema" not in text.words and text.first != "show":
-            return self._contexts.shared(options.time_zone)
+            return self._contexts.shared(options.time_zone, settings)
         scope.describe_all()
-        return self._contexts.private(options.time_zone, scope)
+        return self._contexts.private(options.time_zone, scope, settings)
+
+
+def _schema(context: SessionContext, frame: DataFrame, optimized: LogicalPlan | None) -> pa.Schema:
+    """The rows' schema, with the types that they really have.
+
+    Until a plan is analysed, the type of a CASE is that of its first branch (55.0).
+    """
+    planned = frame.schema()
+    if optimized is None:
+        return planned
+    real = context.create_dataframe_from_logical_plan(optimized).schema()
+    typed = zip(planned, real.types, strict=True)
+    return pa.schema([field.with_type(kind) for field, kind in typed])
 
 
 def _batches(

@@ -180,3 +180,12 @@ def test_bounds_of_older_types_and_names_prune_right(
         "big < 100": lambda r: r["big"] < 100,
     }
     assert sorted(r["big"] for r in picked) == sorted(r["big"] for r in rows if tests[where](r))
+
+
+def test_fields_of_structs_are_read_beside_renamed_columns(table: Table, engine: Engine) -> None:
+    """The engine (55.0) refuses this if it may move the reading of fields into the scan."""
+    with table.update_schema() as update:
+        update.rename_column("note", "words")
+    found = ask(engine, "select venue['mic'] as mic, max(n) as n from ticks group by 1")
+    wanted = {f"M{n}": n for n in range(20) if n % 3} | {None: 18}
+    assert {row["mic"]: row["n"] for row in found} == wanted

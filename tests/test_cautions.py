@@ -1,0 +1,107 @@
+"""What the engine gets wrong by itself is answered right: each claim is red without its caution.
+
+The differential campaign (``tests/differential``) found them; these are the smallest statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support_engine import TRADES, FolderTables, trades
+
+from catalog.mapped import map_segment
+from catalog.records import Range
+from catalog.segments import LiveWriter
+from catalog.spec import TableName
+from flight_server.engine import Engine, Options, Statement
+from flight_server.limits import Limits
+
+FEW = TableName("market_data", "few")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """Trades: offsets 0 to 349; few: 0 to 39. Both have files and a tail."""
+    kept = FolderTables(tmp_path)
+    live = trades(300, 50).to_batches()
+    kept.publish(TRADES, [trades(100 * i, 100) for i in range(3)], live)
+    kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
+    made = Engine(kept, kept, Limits())
+    yield made
+    made.close()
+
+
+def ask(engine: Engine, text: str) -> pa.Table:
+    plan = engine.plan(Statement(text), Options(schema="market_data"))
+    answer = engine.stream(plan).read_all()
+    assert answer.schema.equals(plan.schema)
+    return answer
+
+
+def test_a_filter_above_a_right_join_keeps_to_its_columns(engine: Engine) -> None:
+    """It names the same column of both sides; one side alone cannot decide it."""
+    answer = ask(
+        engine,
+        "select f._offset as n from trades t right join few f on t._offset = f._offset + 3"
+        " where (t.quantity + f.quantity) is null order by 1",
+    )
+    assert answer["n"].to_pylist() == [n for n in range(40) if n % 10 == 0 or (n + 3) % 10 == 0]
+
+
+def test_what_a_join_learns_is_not_said_of_another_column(engine: Engine) -> None:
+    """A join's filter on the second of two columns of one name, below an aggregate."""
+    answer = ask(
+        engine,
+        """
+        select f._offset as n, p.mine from few f join (
+          select a._offset as mine, b._offset as other
+          from trades a left join trades b on a._offset = b._offset + 250
+          group by a._offset, b._offset
+        ) p on f._offset = p.other where f._offset < 10 order by 1
+        """,
+    )
+    assert answer.to_pylist() == [{"n": n, "mine": n + 250} for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ("cast(1 as int)", "9223372036854775807", [1, 2**63 - 1]),
+        ("cast(0.5 as real)", "cast('1e300' as double)", [0.5, 1e300]),
+        ("cast(1.25 as decimal(9, 2))", "0.12345678", [Decimal("1.25"), Decimal("0.12345678")]),
+        ("date '2024-03-01'", "timestamp '2024-03-01 12:00:00'", None),
+    ],
+)
+def test_a_case_has_the_type_of_all_its_branches(
+    engine: Engine, first: str, second: str, wanted: list[object] | None
+) -> None:
+    """The planned type is not the first branch's, into which the others do not fit."""
+    answer = ask(
+        engine,
+        f"select case when _offset < 1 then {first} else {second} end as v from few"
+        " where _offset < 2 order by _offset",
+    )
+    if wanted is not None:
+        assert answer["v"].to_pylist() == wanted
+    else:
+        assert [value.hour for value in answer["v"].to_pylist()] == [0, 12]
+
+
+def test_nothing_shows_under_a_null_struct_of_a_live_row(tmp_path: Path) -> None:
+    """The engine reads a field without asking whether its struct is there."""
+    place = pa.record_batch(
+        {
+            "r": pa.array([{"q": "a"}, None], pa.struct([pa.field("q", pa.string())])),
+            "_topic": ["t", "t"],
+            "_partition": pa.array([0, 0], pa.int32()),
+            "_offset": [0, 1],
+        }
+    )
+    assert place["r"].field("q").to_pylist() == ["a", ""]
+    writer = LiveWriter(tmp_path, FEW, 0.0)
+    segment = writer.write(place, (Range("t", 0, 0, 2),))
+    assert map_segment(tmp_path, segment)["r"].field("q").to_pylist() == ["a", None]
