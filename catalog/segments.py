@@ -51,8 +51,7 @@ _log = logging.getLogger(__name__)
 MANIFEST_FILE = "manifest.json"
 #: A merge that could pass this is refused: a column of strings or lists holds 2 GiB at most.
 MAX_MERGE_BYTES = 2**31 - 1
-#: Mapped bytes of segments that no manifest lists any more, kept to answer tickets (rule 17).
-#: About what a table of narrow rows takes in one flush interval at 10,000 rows a second.
+#: Mapped bytes of unlisted segments, kept for tickets (rule 17): a minute of 10,000 rows a second.
 RETIRED_BYTES = 256 * 1024**2
 #: Ranges of unlisted segments remembered per table: a few flushes' worth.
 RETIRED_SEGMENTS = 1024

@@ -1,4 +1,4 @@
-"""Optimizations that the engine gets wrong, put aside for the plans that they would touch.
+"""What the engine gets wrong about plans: optimizations put aside where they would do harm.
 
 DataFusion 55.0 pushes filters down through physical plans by the columns' bare names: where both
 sides of a join have a column of one name, a filter may land on the other one, and rows are missing
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from datafusion import SessionContext
+import pyarrow as pa
+from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
@@ -36,6 +37,21 @@ def cautions(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
     if joins > 1:
         found |= _CHAINED
     return found
+
+
+def real_schema(
+    context: SessionContext, frame: DataFrame, optimized: LogicalPlan | None
+) -> pa.Schema:
+    """The rows' schema, with the types that they really have.
+
+    Until a plan is analysed, the type of a CASE is that of its first branch (55.0).
+    """
+    planned = frame.schema()
+    if optimized is None:
+        return planned
+    real = context.create_dataframe_from_logical_plan(optimized).schema()
+    typed = zip(planned, real.types, strict=True)
+    return pa.schema([field.with_type(kind) for field, kind in typed])
 
 
 def _names_twice(context: SessionContext, node: LogicalPlan) -> bool:

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionContext
-from datafusion.plan import LogicalPlan
 
 from catalog.offsets import Offsets
 from catalog.pins import PinKey
@@ -23,7 +22,7 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
-from flight_server.cautions import cautions
+from flight_server.cautions import cautions, real_schema
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
@@ -161,7 +160,7 @@ class Engine:
                     and optimized is not None
                     and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
                 )
-                schema = wire_schema(_schema(context, frame, optimized))
+                schema = wire_schema(real_schema(context, frame, optimized))
         return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
@@ -316,19 +315,6 @@ class Engine:
             return self._contexts.shared(options.time_zone, settings)
         scope.describe_all()
         return self._contexts.private(options.time_zone, scope, settings)
-
-
-def _schema(context: SessionContext, frame: DataFrame, optimized: LogicalPlan | None) -> pa.Schema:
-    """The rows' schema, with the types that they really have.
-
-    Until a plan is analysed, the type of a CASE is that of its first branch (55.0).
-    """
-    planned = frame.schema()
-    if optimized is None:
-        return planned
-    real = context.create_dataframe_from_logical_plan(optimized).schema()
-    typed = zip(planned, real.types, strict=True)
-    return pa.schema([field.with_type(kind) for field, kind in typed])
 
 
 def _batches(

@@ -1,0 +1,1 @@
+"""Random statements, asked of the same rows kept in several ways, of oracles and of DuckDB."""

@@ -1,0 +1,32 @@
+"""Where our engine and DuckDB are known not to agree, and why: the one list of them.
+
+An expression that meets one of these carries its name, and its statement is not asked of DuckDB;
+the other comparisons (every way of keeping rows, oracles) are made all the same.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+APART = MappingProxyType(
+    {
+        "signed zero": "-0.0 is less than 0.0 here (a total order) and equals it in DuckDB",
+        "wide arithmetic": "64-bit integers wrap around here and are an error in DuckDB",
+        "decimal scale": "products, quotients and averages of decimals have other scales; DuckDB's"
+        " quotients and averages are doubles",
+        "nanoseconds": "a time literal has nanoseconds here and microseconds in DuckDB",
+    }
+)
+
+#: Written differently for DuckDB (``Expr.duck``), or not drawn at all.
+WRITTEN = MappingProxyType(
+    {
+        "integer division": "a / b of integers is an integer here and a double in DuckDB: a // b",
+        "nulls": "sort where a direction alone says; always written out",
+        "negative NaN": "-x of NaN has its sign bit set and is less than every number here, and the"
+        " greatest in DuckDB: nothing is negated",
+        "greatest of a group": "min and max of groups depend on the order of rows with a NaN:"
+        " the engine compares groups' values by <, under which nothing is more or less than NaN",
+        "length of a list": "array_length([]) is null here, len([]) is 0: neither is asked",
+    }
+)

@@ -1,0 +1,254 @@
+"""Statements as trees: rendered for either engine, with literals or parameters, and shrunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from differential.rows import Kind
+
+Dialect = Literal["ours", "duck"]
+JoinKind = Literal["", "join", "left join", "right join", "full join", "cross join"]
+
+
+@dataclass(slots=True)
+class Rendering:
+    """How a statement becomes text.
+
+    Attributes:
+        dialect: whose words.
+        place: what stands before a table's name.
+        values: takes the literals where they become parameters; None: they stay literals.
+    """
+
+    dialect: Dialect
+    place: str
+    values: list[object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """An expression.
+
+    Attributes:
+        kind: of its values.
+        ours: its text, with ``{0}``, ``{1}``, … for its parts and ``{q}`` for its query.
+        parts: expressions inside.
+        duck: the other engine's words for the same; "": those of ``ours``.
+        query: a query inside.
+        value: of a literal, as a parameter has it, and the type that it is cast to.
+        apart: a name of ``known.APART``: the engines are known not to agree.
+    """
+
+    kind: Kind
+    ours: str
+    parts: tuple[Expr, ...] = ()
+    duck: str = ""
+    query: Query | None = None
+    value: tuple[object, str] | None = None
+    apart: str = ""
+
+    def text(self, how: Rendering) -> str:
+        """The SQL."""
+        if self.value is not None and how.values is not None:
+            how.values.append(self.value[0])
+            return f"cast(? as {self.value[1]})"
+        words = self.duck if self.duck and how.dialect == "duck" else self.ours
+        inner = "" if self.query is None else self.query.text(how)
+        return words.format(*(part.text(how) for part in self.parts), q=inner)
+
+    def within(self) -> Iterator[Expr]:
+        """This expression and everything inside it."""
+        yield self
+        for part in self.parts:
+            yield from part.within()
+        if self.query is not None:
+            yield from self.query.expressions()
+
+    def smaller(self) -> Iterator[Expr]:
+        """Expressions of this kind with less in them."""
+        yield from (part for part in self.parts if part.kind == self.kind)
+        for at, part in enumerate(self.parts):
+            for less in part.smaller():
+                yield replace(self, parts=(*self.parts[:at], less, *self.parts[at + 1 :]))
+        if self.query is not None:
+            yield from (replace(self, query=less) for less in self.query.smaller())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table or a query in FROM, and how it is joined to those before it."""
+
+    of: str | Query
+    alias: str
+    join: JoinKind = ""
+    on: Expr | None = None
+
+    def text(self, how: Rendering) -> str:
+        """The SQL."""
+        of = f"{how.place}.{self.of}" if isinstance(self.of, str) else f"({self.of.text(how)})"
+        on = "" if self.on is None else f" on {self.on.text(how)}"
+        return f"{self.join} {of} as {self.alias}{on}".lstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """One SELECT.
+
+    Attributes:
+        items: what it gives, as ``c0``, ``c1``, …
+        grouped: how many of the first items are grouped by; None: no GROUP BY.
+        order: what its rows are sorted by: expression and direction. Nothing is equal under it.
+        limit: how many rows, how many are passed over.
+    """
+
+    items: tuple[Expr, ...]
+    sources: tuple[Source, ...]
+    where: Expr | None = None
+    grouped: int | None = None
+    having: Expr | None = None
+    distinct: bool = False
+    order: tuple[tuple[Expr, str], ...] = ()
+    limit: tuple[int, int] | None = None
+
+    def text(self, how: Rendering) -> str:
+        """The SQL."""
+        parts = ["select distinct" if self.distinct else "select"]
+        parts.append(", ".join(f"{e.text(how)} as c{at}" for at, e in enumerate(self.items)))
+        parts.append("from " + " ".join(source.text(how) for source in self.sources))
+        if self.where is not None:
+            parts.append(f"where {self.where.text(how)}")
+        if self.grouped:
+            # By place: an expression with parameters is not the same one when written again.
+            parts.append("group by " + ", ".join(str(at + 1) for at in range(self.grouped)))
+        if self.having is not None:
+            parts.append(f"having {self.having.text(how)}")
+        if self.order:
+            parts.append("order by " + ", ".join(f"{e.text(how)} {d}" for e, d in self.order))
+        if self.limit is not None:
+            parts.append("limit {} offset {}".format(*self.limit))
+        return " ".join(parts)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Of the items."""
+        return tuple(item.kind for item in self.items)
+
+    @property
+    def joins(self) -> bool:
+        """Whether two tables or queries are joined, anywhere."""
+        return len(self.sources) > 1 or any(
+            not isinstance(s.of, str) and s.of.joins for s in self.sources
+        )
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether the order of rows counts."""
+        return bool(self.order)
+
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression."""
+        ons = (source.on for source in self.sources)
+        for each in (*self.items, self.where, self.having, *ons, *(e for e, _ in self.order)):
+            if each is not None:
+                yield from each.within()
+        for source in self.sources:
+            if not isinstance(source.of, str):
+                yield from source.of.expressions()
+
+    def smaller(self) -> Iterator[Select]:
+        """Statements with less in them; some have names that nothing stands for."""
+        yield from self._shorter()
+        for at, source in enumerate(self.sources):
+            for less in _smaller_sources(source):
+                changed = (*self.sources[:at], less, *self.sources[at + 1 :])
+                yield replace(self, sources=changed)
+        yield from _each(self.where, lambda e: replace(self, where=e))
+        yield from _each(self.having, lambda e: replace(self, having=e))
+        for at, item in enumerate(self.items):
+            for less in item.smaller():
+                yield replace(self, items=(*self.items[:at], less, *self.items[at + 1 :]))
+
+    def _shorter(self) -> Iterator[Select]:
+        """The same without one of its clauses, sources or items."""
+        if self.limit is not None:
+            yield replace(self, limit=None)
+        elif self.order:
+            yield replace(self, order=())
+        if len(self.sources) > 1:
+            yield replace(self, sources=self.sources[:-1])
+            first = replace(self.sources[1], join="", on=None)
+            yield replace(self, sources=(first, *self.sources[2:]))
+        if self.where is not None:
+            yield replace(self, where=None)
+        if self.having is not None:
+            yield replace(self, having=None)
+        if self.distinct:
+            yield replace(self, distinct=False)
+        for at in range(len(self.items) if len(self.items) > 1 else 0):
+            key = self.grouped is not None and at < self.grouped
+            left = (self.grouped or 0) - 1 if key else self.grouped
+            yield replace(self, items=self.items[:at] + self.items[at + 1 :], grouped=left)
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """A set operation of two queries with the same kinds of columns."""
+
+    word: str
+    left: Query
+    right: Query
+
+    def text(self, how: Rendering) -> str:
+        """The SQL."""
+        return f"{self.left.text(how)} {self.word} {self.right.text(how)}"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Of the columns."""
+        return self.left.kinds
+
+    @property
+    def joins(self) -> bool:
+        """Whether two tables are joined, anywhere."""
+        return self.left.joins or self.right.joins
+
+    @property
+    def is_sorted(self) -> bool:
+        """Never."""
+        return False
+
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression."""
+        yield from self.left.expressions()
+        yield from self.right.expressions()
+
+    def smaller(self) -> Iterator[Query]:
+        """Either side, and with a smaller side."""
+        yield self.left
+        yield self.right
+        for less in self.left.smaller():
+            if less.kinds == self.kinds:
+                yield replace(self, left=less)
+        for less in self.right.smaller():
+            if less.kinds == self.kinds:
+                yield replace(self, right=less)
+
+
+Query: TypeAlias = Select | Both
+
+
+def _each(one: Expr | None, change: Callable[[Expr], Select]) -> Iterator[Select]:
+    if one is not None:
+        yield from map(change, one.smaller())
+
+
+def _smaller_sources(source: Source) -> Iterator[Source]:
+    if source.join and source.join != "join" and source.on is not None:
+        yield replace(source, join="join")
+    if not isinstance(source.of, str):
+        for query in source.of.smaller():
+            yield replace(source, of=query)
+    if source.on is not None:
+        yield from (replace(source, on=less) for less in source.on.smaller())
