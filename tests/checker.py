@@ -23,6 +23,10 @@ import numpy.typing as npt
 
 #: (topic, partition)
 Place = tuple[str, int]
+#: [first, next) of offsets, several of them, in any order.
+Ranges = Sequence[tuple[int, int]]
+#: The end of a range that has none.
+OPEN = (1 << 63) - 1
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
@@ -204,14 +208,22 @@ def check_complete(answer: Answer, log: Mapping[Place, Log]) -> list[Fault]:
 
 
 def check_window(
-    answer: Answer, log: Mapping[Place, Log], first: Mapping[Place, int]
+    answer: Answer, log: Mapping[Place, Log], ranges: Mapping[Place, Ranges]
 ) -> list[Fault]:
-    """Like :func:`check_answer` for an answer that was asked for the rows from ``first`` on."""
-    cut = {}
-    for place, records in log.items():
-        at = int(np.searchsorted(records.offsets, first.get(place, 0)))
-        cut[place] = Log(records.offsets[at:], records.hashes[at:])
+    """Like :func:`check_answer` for an answer that was asked for the rows of ``ranges`` only."""
+    cut = {place: _cut(records, ranges.get(place, ())) for place, records in log.items()}
     return check_answer(answer, cut)
+
+
+def _cut(log: Log, ranges: Ranges) -> Log:
+    """The records in any of the ranges, once each."""
+    rows, seen = [np.empty(0, np.int64)], 0
+    for bounds in sorted(ranges):
+        first, end = (max(seen, int(at)) for at in np.searchsorted(log.offsets, bounds))
+        rows.append(np.arange(first, end))
+        seen = end
+    kept = np.concatenate(rows)
+    return Log(log.offsets[kept], log.hashes[kept])
 
 
 def merge_logs(logs: Sequence[Mapping[Place, Log]]) -> dict[Place, Log]:

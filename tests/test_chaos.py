@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from chaos.campaign import Campaign
-from chaos.judge import Judge
-from chaos.market import content_hashes, pool, trade
+from chaos.judge import Judge, Letter
+from chaos.market import content_hashes, encode, pool, trade
 from chaos.plan import Outcome, Plan, summary
 from chaos.producer import Order, produce
 from chaos.reader import Asked
@@ -28,8 +29,6 @@ from checker import Answer, Digest
 from confluent_kafka import Consumer, TopicPartition
 from conftest import RestCatalog, server_state
 from support_kafka import Broker
-
-from catalog.faults import KILL_POINTS
 
 COLUMNS = {
     "source_sequence": pa.int64(),
@@ -65,7 +64,7 @@ def test_a_torn_column_shows(column: str) -> None:
 
 @pytest.mark.broker
 def test_the_journal_holds_what_a_committed_reader_sees(kafka: Broker, tmp_path: Path) -> None:
-    """Aborted records are neither in the journal nor visible; nothing else differs."""
+    """Aborted records are neither in the journal nor visible; poison stands there as poison."""
     topic = kafka.create_topic(2)
     spawn = multiprocessing.get_context("spawn")
     journals = []
@@ -75,6 +74,7 @@ def test_the_journal_holds_what_a_committed_reader_sees(kafka: Broker, tmp_path:
         order = Order(
             *(kafka.bootstrap, topic, 2, number),
             transactional=transactional,
+            poison_every=50,
             journal=journals[-1],
             budget=spawn.Value("q", 5_000),
             mark=spawn.Value("d", 0.0),
@@ -93,15 +93,19 @@ def test_the_journal_holds_what_a_committed_reader_sees(kafka: Broker, tmp_path:
     assert judge.records == 0  # no answer waited, so nothing was read
     judge.load()
     assert 5_000 < judge.records < 10_000  # of the 5,000 in transactions some were aborted
-    judge.take(Asked(0, "whole", 0.0, answer=_consume(kafka, topic, 2), live=1, history=1))
+    answer, letters = _consume(kafka, topic, 2)
+    judge.take(Asked(0, "whole", 0.0, answer=answer, live=1, history=1))
     judge.settle(1.0)
     assert judge.verdict.faults == []
     assert judge.verdict.mixed == 1
-    judge.settle_complete(Asked(0, "whole", 0.0, answer=_consume(kafka, topic, 2)))
+    judge.settle_complete(Asked(0, "whole", 0.0, answer=answer))
+    judge.settle_letters(letters)
     assert judge.verdict.faults == []
+    assert judge.verdict.letters == letters.total() > 0
 
 
-def _consume(kafka: Broker, topic: str, partitions: int) -> Answer:
+def _consume(kafka: Broker, topic: str, partitions: int) -> tuple[Answer, Counter[Letter]]:
+    """The sound records, and those that are cut off."""
     consumer = Consumer(
         {
             **kafka.properties,
@@ -113,16 +117,19 @@ def _consume(kafka: Broker, topic: str, partitions: int) -> Answer:
     )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
     found: dict[int, list[tuple[int, int]]] = {partition: [] for partition in range(partitions)}
-    ended = 0
+    letters, ended = Counter[Letter](), 0
     while ended < partitions:
         for message in consumer.consume(10_000, 1):
             if message.error():
                 ended += 1
                 continue
-            number = int(np.frombuffer(message.key(), np.int64)[0])
-            found[message.partition()].append((message.offset(), number))
+            number = int.from_bytes(message.key(), "little", signed=True)
+            if message.value() == encode(abs(number)):
+                found[message.partition()].append((message.offset(), number))
+            else:
+                letters[topic, message.partition(), message.offset(), -number] += 1
     consumer.close()
-    return Answer(
+    answer = Answer(
         {
             (topic, partition): (
                 np.array([offset for offset, _ in entries], np.int64),
@@ -131,6 +138,7 @@ def _consume(kafka: Broker, topic: str, partitions: int) -> Answer:
             for partition, entries in found.items()
         }
     )
+    return answer, letters
 
 
 _OWNER = """
@@ -182,7 +190,7 @@ def test_answers_stay_exact_while_everything_dies(around: Surroundings, tmp_path
 
     A kill at every named place and three from outside; `make chaos` does it by the hundred.
     """
-    named = len(KILL_POINTS)
+    named = len(Plan().points)
     plan = Plan(
         legs=1,
         catalog="sqlite",
@@ -193,11 +201,12 @@ def test_answers_stay_exact_while_everything_dies(around: Surroundings, tmp_path
         rows=120_000,
         answers=150,
         flush_rows=4_000,
+        poison_every=500,
         seed=11,
     )
     outcome = _campaign(plan, around, tmp_path)
     assert sum(outcome.kills.values()) >= plan.kills
-    assert {f"point:{point}" for point in KILL_POINTS} <= set(outcome.kills)
+    assert {f"point:{point}" for point in plan.points} <= set(outcome.kills)
 
 
 @pytest.mark.broker
@@ -216,6 +225,7 @@ def test_answers_stay_exact_while_every_wire_fails(
         rows=60_000,
         answers=40,
         flush_rows=8_000,
+        poison_every=500,
         seed=12,
     )
     outcome = _campaign(plan, replace(around, rest=iceberg_rest.properties), tmp_path)
@@ -228,7 +238,23 @@ def _campaign(plan: Plan, around: Surroundings, tmp_path: Path) -> Outcome:
     assert outcome.rows >= plan.rows
     assert outcome.verdict.mixed >= plan.answers
     assert sum(outcome.faults.values()) >= plan.faults
+    assert outcome.verdict.letters > plan.rows // plan.poison_every // 2
     return outcome
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [([], "missing"), ([5, 5], "doubled"), ([5, 6], "foreign"), ([0], "missing")],
+)
+def test_a_dead_letter_is_wanted_once(tmp_path: Path, found: list[int], word: str) -> None:
+    """Lost, twice, one of a sound record, and one whose value is another's."""
+    journal = tmp_path / "0"
+    journal.write_bytes(np.array([[0, 0, 4], [0, 1, -5]], np.int64).tobytes())
+    judge = Judge("t", [journal])
+    judge.load()
+    assert judge.records == 1
+    judge.settle_letters(Counter(("t", 0, 1, number) for number in found))
+    assert word in judge.verdict.faults[-1]
 
 
 def test_a_log_that_grows_out_of_order_is_kept_in_order(tmp_path: Path) -> None:

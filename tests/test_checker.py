@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from checker import (
+    OPEN,
     Answer,
     Digest,
     Log,
@@ -123,11 +124,21 @@ def test_a_digest_of_an_unknown_partition_is_foreign() -> None:
 
 
 def test_a_window_is_a_prefix_of_the_rest_of_the_log() -> None:
-    assert check_window(answer((3, 13), (4, 14)), LOG, {HERE: 2}) == []
-    (fault,) = check_window(answer((4, 14)), LOG, {HERE: 2})
+    rest = {HERE: [(2, OPEN)]}
+    assert check_window(answer((3, 13), (4, 14)), LOG, rest) == []
+    (fault,) = check_window(answer((4, 14)), LOG, rest)
     assert (fault.kind, fault.example) == ("missing", (3,))
-    (fault,) = check_window(answer((1, 11), (3, 13)), LOG, {HERE: 2})
+    (fault,) = check_window(answer((1, 11), (3, 13)), LOG, rest)
     assert fault.kind == "foreign"
+
+
+def test_a_window_may_have_several_ranges_that_overlap() -> None:
+    ranges = {HERE: [(4, OPEN), (1, 3), (0, 2)]}
+    assert check_window(answer((0, 10), (1, 11), (4, 14)), LOG, ranges) == []
+    (fault,) = check_window(answer((0, 10), (4, 14)), LOG, ranges)
+    assert (fault.kind, fault.example) == ("missing", (1,))
+    (fault,) = check_window(answer((0, 10), (1, 11), (3, 13)), LOG, ranges)
+    assert (fault.kind, fault.example) == ("foreign", (3,))
 
 
 def test_the_end_wants_every_record() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 import adbc_driver_flightsql.dbapi as flightsql
 
 from catalog.faults import ERROR_POINTS, KILL_POINTS
-from chaos.judge import Judge
+from chaos.judge import Judge, Letter
 from chaos.plan import Outcome, Plan
 from chaos.producer import Order, produce
-from chaos.reader import Kind, Wish, _State, ask, read, session
+from chaos.reader import Kind, Wish, _State, ask, read, read_letters, session
 from chaos.site import (
     K2,
     Layout,
@@ -73,6 +73,9 @@ class Campaign:
             *(folder, self._wires.bootstrap, self._topic, plan.flush_rows),
             home=self._wires.home,
         )
+        if plan.poison_every:
+            with self._layout.config.open("a") as config:
+                config.write('on_error = "dead_letter"\n')
         self._wires.open_flight(self._layout.port)
         self._storm = Storm(
             *(self._wires, random.Random(f"{plan.seed} storm")),
@@ -97,6 +100,7 @@ class Campaign:
         return Order(
             *(bootstrap, self._topic, self.plan.partitions, self.plan.seed + number),
             transactional=number == 1,
+            poison_every=self.plan.poison_every,
             journal=journal,
             budget=self._spawn.Value("q", 0),
             mark=self._spawn.Value("d", 0.0),
@@ -149,10 +153,10 @@ class Campaign:
 
     def _named_kills(self) -> None:
         """Half of the kills: the ingest alone, at a named place; the server now and then."""
-        total = self.plan.named
+        total, points = self.plan.named, self.plan.points
         with self._running("serve", "--no-ingest") as server:
             for number in range(total):
-                point = KILL_POINTS[number % len(KILL_POINTS)]
+                point = points[number % len(points)]
                 count = self._random.randint(1, 40 if point in BUSY else 2)
                 for _ in range(REFUSED_IN_A_ROW):
                     with self._running("ingest", kill_point=f"{point}:{count}") as ingest:
@@ -235,7 +239,7 @@ class Campaign:
     def _finish(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
         """Tops up rows and answers, then waits until every record is visible."""
         with self._running("serve"):
-            self._until(lambda: self._judge.records >= self.plan.rows, 600, trickle=5_000)
+            self._until(self._has_rows, 600, trickle=5_000)
             self._until(lambda: self._judge.verdict.mixed >= self.plan.answers, 3_600)
             self._until(lambda: sum(self._injected().values()) >= self.plan.faults, 600)
             self._storm.end()
@@ -251,11 +255,17 @@ class Campaign:
             self._judge.settle(time.monotonic())
             self._judge.load()  # also where no answer waited: the last one is held against all
             self._last_answer()
+            if self.plan.poison_every:
+                self._last_letters()
             self._audit()
         if (injected := sum(self._injected().values())) < self.plan.faults:
             self._fail(f"only {injected} faults took effect")
         if self._judge.verdict.mixed < self.plan.answers:
             self._fail(f"only {self._judge.verdict.mixed} answers held live and history rows")
+
+    def _has_rows(self) -> bool:
+        self._judge.load()
+        return self._judge.records >= self.plan.rows
 
     def _last_answer(self) -> None:
         kind: Kind = "whole" if self._judge.records <= WHOLE_ROWS else "digest"
@@ -273,6 +283,18 @@ class Campaign:
                     return
             time.sleep(0.5)
         self._judge.settle_complete(last)
+
+    def _last_letters(self) -> None:
+        """Waits until every poison record is a dead letter: a flush commits what waits."""
+        limit, letters = time.monotonic() + VISIBLE_S, Counter[Letter]()
+        while letters.total() < len(self._judge.poison) and time.monotonic() < limit:
+            time.sleep(0.5)
+            try:
+                with session(self._layout.uri) as cursor:
+                    letters = read_letters(cursor, self._layout.table)
+            except flightsql.Error as error:
+                self._say(f"no dead letters yet: {error}")
+        self._judge.settle_letters(letters)
 
     # --- the loop of everything -----------------------------------------------------------------
 

@@ -24,6 +24,9 @@ from checker import (
 from chaos.market import PRICE_UNITS, Ints
 from chaos.reader import Asked
 
+#: Topic, partition, offset and number of a poison record.
+Letter = tuple[str, int, int, int]
+
 
 @dataclass
 class Verdict:
@@ -31,8 +34,9 @@ class Verdict:
 
     Attributes:
         judged: answers per kind.
-        mixed: judged answers whose version held live and history rows.
+        mixed: judged answers that held live and history rows.
         rows: rows of the longest judged answer.
+        letters: poison records that were found among the dead letters at the end.
         faults: every wrong answer, as text.
         retried: failures that a retry overcame, per beginning of their text.
     """
@@ -40,6 +44,7 @@ class Verdict:
     judged: Counter[str] = field(default_factory=Counter)
     mixed: int = 0
     rows: int = 0
+    letters: int = 0
     faults: list[str] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
 
@@ -58,11 +63,18 @@ class Judge:
         self._sessions: dict[int, Session] = {}
         self._logs: dict[Place, Log] = {}
         self._totals: dict[Place, Totals] = {}
+        self._poison: list[Ints] = []
 
     @property
     def records(self) -> int:
         """How many records the journals held when they were read last."""
         return sum(grown.rows for grown in self._grown.values())
+
+    @property
+    def poison(self) -> Counter[Letter]:
+        """The poison records that the journals held when they were read last."""
+        entries = np.concatenate(self._poison).tolist() if self._poison else []
+        return Counter((self._topic, place, offset, -number) for place, offset, number in entries)
 
     @property
     def pending(self) -> int:
@@ -118,13 +130,26 @@ class Judge:
             self._blame(asked, faults)
         self._count(asked)
 
+    def settle_letters(self, letters: Counter[Letter]) -> None:
+        """Judges the dead letters at the end: each poison record once, and nothing else.
+
+        That no poison record is anywhere else shows in every answer: it would be foreign there.
+        """
+        expected = self.poison
+        for kind, wrong in (("missing", expected - letters), ("doubled", letters - expected)):
+            if wrong:
+                example = next(iter(wrong))
+                text = f"dead letters: {wrong.total()} {kind} or foreign, first {example}"
+                self.verdict.faults.append(text)
+        self.verdict.letters += letters.total()
+
     def _decide(self, asked: Asked) -> None:
         faults: list[Fault] = []
         if asked.digests is not None:
             for place, digest in asked.digests.items():
                 faults += check_digest(place, digest, self._totals.get(place))
-        elif asked.answer is not None and asked.first is not None:
-            faults = check_window(asked.answer, self._logs, asked.first)
+        elif asked.answer is not None and asked.ranges is not None:
+            faults = check_window(asked.answer, self._logs, asked.ranges)
         elif asked.answer is not None:
             faults = check_answer(asked.answer, self._logs)
         self._blame(asked, faults)
@@ -149,6 +174,8 @@ class Judge:
             self._journals[path] = done + whole
             fresh.append(np.frombuffer(content[:whole], np.int64).reshape(-1, 3))
         entries = np.concatenate(fresh)
+        self._poison.append(entries[entries[:, 2] < 0])
+        entries = entries[entries[:, 2] >= 0]
         for partition in np.unique(entries[:, 0]):
             mine = entries[entries[:, 0] == partition]
             place = (self._topic, int(partition))

@@ -117,6 +117,11 @@ def encode(number: int) -> bytes:
     return _FRAME + body.getvalue()
 
 
+def cut_off(record: bytes) -> bytes:
+    """A poison record: its last field is not whole."""
+    return record[:-1]
+
+
 def pool(seed: int, size: int) -> tuple[Ints, list[bytes]]:
     """``size`` random numbers and their records."""
     numbers = np.random.default_rng(seed).integers(1, 1 << NUMBER_BITS, size, dtype=np.int64)

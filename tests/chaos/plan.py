@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from catalog.faults import KILL_POINTS
 from chaos.judge import Verdict
 
 Catalog = Literal["sqlite", "rest", "both"]
@@ -32,6 +33,7 @@ class Plan:
         answers: judged answers that hold live and history rows, at least.
         readers: ADBC sessions that ask all the time.
         partitions: of each topic.
+        poison_every: one record in so many cannot be decoded and must become a dead letter.
         flush_rows: a commit every so many rows.
         seed: of everything that is drawn.
         pause_s: between two questions of a reader.
@@ -41,16 +43,22 @@ class Plan:
     first_leg: int = 0
     catalog: Catalog = "both"
     kills: int = 208
-    named: int = 104
+    named: int = 112
     faults: int = 2_000
     calm_s: float = 0.15
     rows: int = 50_000_000
     answers: int = 2_000
     readers: int = 2
     partitions: int = 3
+    poison_every: int = 10_000
     flush_rows: int = 150_000
     seed: int = 1
     pause_s: float = 0.1
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The places at which the ingest is killed."""
+        return (*KILL_POINTS, "letters.committed") if self.poison_every else KILL_POINTS
 
     def leg(self, number: int) -> Plan:
         """The share of one leg."""
@@ -97,6 +105,7 @@ class Outcome:
             "unreached": dict(self.unreached),
             "refused_starts": dict(self.refused),
             "rows": self.rows,
+            "dead_letters": self.verdict.letters,
             "answers": sum(self.verdict.judged.values()),
             "answers_by_kind": dict(sorted(self.verdict.judged.items())),
             "answers_live_and_history": self.verdict.mixed,
@@ -122,6 +131,7 @@ class Outcome:
             (self.verdict.retried, leg.verdict.retried),
         ):
             mine.update(more)
+        self.verdict.letters += leg.verdict.letters
         self.verdict.mixed += leg.verdict.mixed
         self.verdict.rows = max(self.verdict.rows, leg.verdict.rows)
         self.verdict.faults += leg.verdict.faults

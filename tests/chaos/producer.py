@@ -1,7 +1,8 @@
 """The producers: flat out in bursts, one of them in transactions that it often aborts.
 
 What a producer was told it wrote is appended to its journal: (partition, offset, number) per
-committed record. A *mark* is a moment before which everything it sent stands in the journal.
+committed record; the number of a poison record, which is cut off, is negative. A *mark* is a moment
+before which everything it sent stands in the journal.
 """
 
 from __future__ import annotations
@@ -9,19 +10,17 @@ from __future__ import annotations
 import multiprocessing.synchronize
 import os
 import random
-import struct
 import time
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from confluent_kafka import Message, Producer
 
-from chaos.market import pool
+from chaos.market import cut_off, pool
 
-#: One journal entry: partition, offset, number.
-ENTRY = struct.Struct("<qqq")
 #: Different records per producer; they repeat, a torn row still shows.
 POOL = 20_000
 #: Rows between two looks at the clock and the wishes.
@@ -45,6 +44,7 @@ class Order:
         partitions: how many the topic has.
         seed: of the records and of their partitions.
         transactional: in transactions, three in ten aborted.
+        poison_every: one record in so many cannot be decoded; 0: none.
         journal: the file for what was committed.
         budget: rows that may have been sent by now; the harness raises it (shared).
         mark: the last mark, a time of the monotonic clock (shared).
@@ -56,6 +56,7 @@ class Order:
     partitions: int
     seed: int
     transactional: bool
+    poison_every: int
     journal: Path
     budget: Synchronized[int]
     mark: Synchronized[float]
@@ -85,11 +86,15 @@ class _Work:
         self.sent = 0
         self._order = order
         self._random = random.Random(order.seed)
+        self._draw = np.random.default_rng(order.seed)
         numbers, records = pool(order.seed, POOL)
-        self._records = list(
-            zip([ENTRY.pack(0, 0, int(n))[16:] for n in numbers], records, strict=True)
-        )
-        self._entries: list[bytes] = []
+        sound = zip(numbers.tolist(), records, strict=True)
+        poison = zip((-numbers).tolist(), map(cut_off, records), strict=True)
+        self._messages = [
+            {"key": int(number).to_bytes(8, "little", signed=True), "value": value}
+            for number, value in (*sound, *poison)
+        ]
+        self._reports: list[Message] = []
         self._failures: list[str] = []
         self._journal = order.journal.open("ab", buffering=0)
         config: dict[str, object] = {
@@ -97,7 +102,7 @@ class _Work:
             "enable.idempotence": True,
             "linger.ms": 2,
             "compression.type": "lz4",
-            "queue.buffering.max.messages": 200_000,
+            "queue.buffering.max.messages": 20 * BURST,
         }
         if order.transactional:
             config["transactional.id"] = f"chaos-{order.topic}-{order.seed}"
@@ -118,28 +123,24 @@ class _Work:
             self._send(size)
             if self._random.random() < 0.3:
                 self._producer.abort_transaction(30)
-                self._entries.clear()
+                self._reports.clear()
             else:
                 self._producer.commit_transaction(30)
                 self._write_down()
 
     def _send(self, rows: int) -> None:
-        produce, poll = self._producer.produce, self._producer.poll
-        choose, partitions = self._random.choice, range(self._order.partitions)
-        for _ in range(rows):
-            tail, value = choose(self._records)
-            while True:
-                try:
-                    produce(
-                        self._order.topic,
-                        value,
-                        tail,
-                        partition=choose(partitions),
-                        on_delivery=self._delivered,
-                    )
-                    break
-                except BufferError:
-                    poll(0.05)
+        """A record of the pool, to a partition, each by chance; ``rows`` fit the client's queue."""
+        chosen = self._draw.integers(POOL, size=rows)
+        if every := self._order.poison_every:
+            chosen += POOL * (self._draw.integers(every, size=rows) == 0)
+        places = self._draw.integers(self._order.partitions, size=rows)
+        for place in range(self._order.partitions):
+            messages = [self._messages[at] for at in chosen[places == place].tolist()]
+            queued = self._producer.produce_batch(
+                self._order.topic, messages, partition=place, on_delivery=self._delivered
+            )
+            if queued != len(messages):
+                raise RuntimeError(f"only {queued} of {len(messages)} records were queued")
         self.sent += rows
         while self._producer.flush(5):
             pass
@@ -149,14 +150,17 @@ class _Work:
     def _delivered(self, error: object, message: Message) -> None:
         if error is not None:
             self._failures.append(str(error))
-            return
-        key = message.key()
-        head = ENTRY.pack(message.partition() or 0, message.offset() or 0, 0)[:16]
-        self._entries.append(head + (key if isinstance(key, bytes) else b""))
+        else:
+            self._reports.append(message)
 
     def _write_down(self) -> None:
-        self._journal.write(b"".join(self._entries))
-        self._entries.clear()
+        entries = np.empty((len(self._reports), 3), "<i8")
+        entries[:, 0] = [report.partition() for report in self._reports]
+        entries[:, 1] = [report.offset() for report in self._reports]
+        keys = b"".join([bytes(report.key() or b"") for report in self._reports])
+        entries[:, 2] = np.frombuffer(keys, "<i8")
+        self._journal.write(entries.tobytes())
+        self._reports.clear()
 
     def close(self) -> None:
         """Closes the journal."""

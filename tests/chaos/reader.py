@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
@@ -16,15 +17,17 @@ import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi as flightsql
 import numpy as np
 import pyarrow as pa
-from checker import Answer, Digest, Place
+from checker import OPEN, Answer, Digest, Place, Ranges
 
-from chaos.market import JUDGED, content_hashes
+from chaos.market import JUDGED, content_hashes, cut_off, encode
 
 Kind = Literal["digest", "window", "parts", "twice", "whole"]
 #: How often each kind is asked; a whole answer carries every row.
 KINDS: Mapping[Kind, float] = {"digest": 20, "window": 300, "parts": 75, "twice": 5, "whole": 0.2}
-#: Rows per partition that a window reaches back from what was seen last.
+#: Offsets per partition that a window reaches back from what was seen last.
 WINDOW = 5_000
+#: And to both sides of where the live rows began, as far as the reader knows.
+BOUNDARY = 1_000
 #: Texts by which a driver says that the server is away or wants a retry.
 RETRY_WORDS = ("UNAVAILABLE", "Unavailable", "connection", "EOF", "ABORTED", "CANCELLED", "timeout")
 
@@ -39,9 +42,9 @@ class Asked:
         at: when the answer was complete, on the monotonic clock.
         digests: per partition, for digests.
         answer: the rows, for the other kinds.
-        first: the window's first offsets; None for prefixes.
-        live: rows of the answer's version that were live.
-        history: rows of the answer's version that were history.
+        ranges: what a window was asked for; None for prefixes.
+        live: rows of the answer (for digests: that it adds up) that were live.
+        history: those that were history.
         error: what went wrong instead, with ``expected`` False when no retry can help.
     """
 
@@ -50,7 +53,7 @@ class Asked:
     at: float
     digests: Mapping[Place, Digest] | None = None
     answer: Answer | None = None
-    first: Mapping[Place, int] | None = None
+    ranges: Mapping[Place, Ranges] | None = None
     live: int = 0
     history: int = 0
     error: str | None = None
@@ -74,9 +77,15 @@ class Wish:
 
 @dataclass
 class _State:
-    """What a reader remembers between two questions."""
+    """What a reader remembers between two questions.
+
+    Attributes:
+        ends: per partition the greatest end so far.
+        begins: where the live rows began in the last answer that said so.
+    """
 
     ends: dict[Place, int] = field(default_factory=dict)
+    begins: dict[Place, int] = field(default_factory=dict)
 
 
 def read(wish: Wish) -> None:
@@ -130,10 +139,11 @@ def ask(cursor: flightsql.Cursor, kind: Kind, wish: Wish, state: _State) -> Aske
         return _digest(_fetch(cursor, _DIGEST.format(**names)), wish)
     if kind == "twice":
         return _twice(_fetch(cursor, _TWICE.format(**names)), wish)
-    first = {} if kind == "whole" else _window(wish, state)
+    ranges = {} if kind == "whole" else _window(wish, state)
     where = " or ".join(
-        f"(_partition = {partition} and _offset >= {position})"
-        for (_, partition), position in first.items()
+        f"(_partition = {partition} and _offset >= {first} and _offset < {end})"
+        for (_, partition), wanted in ranges.items()
+        for first, end in wanted
     )
     sql = (_PARTS if kind == "parts" else _ROWS).format(
         **names, where=where or "true", columns=JUDGED
@@ -142,14 +152,29 @@ def ask(cursor: flightsql.Cursor, kind: Kind, wish: Wish, state: _State) -> Aske
     answer = to_answer(rows)
     for place, end in answer.ends.items():
         state.ends[place] = max(end, state.ends.get(place, 0))
-    live = int(rows["live"].to_numpy().sum()) if rows.num_rows else 0
+    begins = rows["begins"].fill_null(OPEN).to_numpy()
+    live = int((rows["_offset"].to_numpy() >= begins).sum())
+    if kind == "window":
+        places = ((wish.topic, int(partition)) for partition in rows["_partition"].to_numpy())
+        state.begins.update(zip(places, begins.tolist(), strict=True))
     return Asked(
         *(wish.number, kind, time.monotonic()),
         answer=answer,
-        first=first if kind != "whole" else None,
+        ranges=ranges if kind != "whole" else None,
         live=live,
         history=rows.num_rows - live,
     )
+
+
+def read_letters(cursor: flightsql.Cursor, table: str) -> Counter[tuple[str, int, int, int]]:
+    """Topic, partition, offset and number of every dead letter; 0 where it is not that record's."""
+    sql = f"select _topic, _partition, _offset, _key, value from {table}_dead_letters"
+    found = Counter[tuple[str, int, int, int]]()
+    for row in _fetch(cursor, sql).to_pylist():
+        number = -int.from_bytes(row["_key"] or b"", "little", signed=True)
+        sound = row["value"] == cut_off(encode(number))
+        found[row["_topic"], row["_partition"], row["_offset"], number if sound else 0] += 1
+    return found
 
 
 _AGGREGATES = (
@@ -167,13 +192,14 @@ _TWICE = (
     f"union all select 'again', {_AGGREGATES} from (select * from {{all}}) group by 2, 3"
 )
 _ROWS = (
-    "select _topic, _partition, _offset, {columns}, case when _offset >= "
-    "(select coalesce(min(_offset), 9223372036854775807) from {live} as l"
-    " where l._partition = t._partition) then 1 else 0 end as live from {all} as t where {where}"
+    "select _topic, _partition, _offset, {columns}, (select coalesce(min(_offset), "
+    "9223372036854775807) from {live} as l where l._partition = t._partition) as begins "
+    "from {all} as t where {where}"
 )
 _PARTS = (
-    "select _topic, _partition, _offset, {columns}, 0 as live from {runs} where {where} "
-    "union all select _topic, _partition, _offset, {columns}, 1 from {live} where {where}"
+    "select _topic, _partition, _offset, {columns}, 9223372036854775807 as begins from {runs} "
+    "where {where} union all "
+    "select _topic, _partition, _offset, {columns}, 0 from {live} where {where}"
 )
 
 
@@ -182,9 +208,17 @@ def _fetch(cursor: flightsql.Cursor, sql: str) -> pa.Table:
     return cursor.fetch_arrow_table()
 
 
-def _window(wish: Wish, state: _State) -> dict[Place, int]:
-    places = [(wish.topic, partition) for partition in range(wish.partitions)]
-    return {place: max(0, state.ends.get(place, 0) - WINDOW) for place in places}
+def _window(wish: Wish, state: _State) -> dict[Place, Ranges]:
+    """The newest rows, and those where history and live rows meet."""
+    ranges: dict[Place, Ranges] = {}
+    for place in ((wish.topic, partition) for partition in range(wish.partitions)):
+        newest = max(0, state.ends.get(place, 0) - WINDOW)
+        begin = min(state.begins.get(place, OPEN), newest)
+        ranges[place] = [
+            (max(0, begin - BOUNDARY), min(newest, begin + BOUNDARY)),
+            (newest, OPEN),
+        ]
+    return ranges
 
 
 def _digests(rows: pa.Table, part: str) -> dict[Place, Digest]:

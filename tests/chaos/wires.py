@@ -55,6 +55,8 @@ KINDS: Mapping[str, Mapping[str, int]] = {
         "refuse 503": 3,
     },
 }
+#: How often each wire is struck: a commit is a dozen requests, and must be able to get through.
+WEIGHTS: Mapping[str, int] = {"kafka": 2, "flight": 2, "catalog": 1, "store": 1}
 #: Of the processes under test: how often one is stopped (SIGSTOP) in place of a fault on a wire.
 STOPS = 0.04
 
@@ -194,7 +196,8 @@ class Storm:
         if self._chance.random() < STOPS:
             self._stop(self._chance.choice(("server", "ingest")))
             return
-        name = self._chance.choice(self._wires.names)
+        names = self._wires.names
+        (name,) = self._chance.choices(names, [WEIGHTS[name] for name in names])
         fault = draw(self._chance, dict(KINDS[name]), LONGEST_S)
         if not self._wires.rules[name].waiting:
             self._wires.rules[name].arm(fault)
