@@ -13,6 +13,7 @@ import pytest
 from pyiceberg.expressions import And, EqualTo
 from pyiceberg.serializers import ToOutputFile
 from pyiceberg.table.metadata import TableMetadata
+from support_deletes import by_position, commit, vectors
 from support_lake import (
     SCHEMA,
     TOPIC,
@@ -82,6 +83,20 @@ def test_a_row_that_is_missing_is_counted(place: Place, window_offsets: int) -> 
     place.foreign_table().delete(And(EqualTo("_partition", 0), EqualTo("_offset", 150)))
     report = examined(place, window_offsets)
     assert broken(report) == "ticks[0]: 1 rows are missing in [100, 200): 100 are recorded"
+
+
+@pytest.mark.parametrize("write", ["positions", "vector"])
+def test_a_row_that_another_engine_deleted_is_missing(place: Place, write: str) -> None:
+    """Delete files take rows away without touching the files that the sums were made of."""
+    table = place.foreign_table()
+    path = next(iter(table.scan().plan_files())).file.file_path
+    deletes = (
+        [by_position(table, [(path, 0)])] if write == "positions" else vectors(table, {path: [0]})
+    )
+    commit(table, deletes)
+    report = examined(place)
+    assert report.state == "broken"
+    assert "1 rows are missing" in broken(report)
 
 
 def test_rows_past_the_positions_or_of_another_topic_are_named(place: Place) -> None:
