@@ -254,7 +254,7 @@ def test_a_dead_letter_is_wanted_once(tmp_path: Path, found: list[int], word: st
     judge.load()
     assert judge.records == 1
     judge.settle_letters(Counter(("t", 0, 1, number) for number in found))
-    assert word in judge.verdict.faults[-1]
+    assert any(word in fault for fault in judge.verdict.faults)
 
 
 def test_a_log_that_grows_out_of_order_is_kept_in_order(tmp_path: Path) -> None:
