@@ -10,7 +10,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     RESTError,
     UnauthorizedError,
+    ValidationError,
 )
 from pyiceberg.io import load_file_io
 from pyiceberg.table import CommitTableResponse, Table
@@ -37,7 +37,6 @@ from catalog.errors import (
     LakeUnavailable,
     TableNotFound,
     Unsupported,
-    shorten,
 )
 from catalog.sqlwatch import limit_uses
 
@@ -56,8 +55,6 @@ _S3_CONNECT_S = 2.0
 #: Seconds without a byte from an S3 store before the SDK tries again.
 _S3_REQUEST_S = 10.0
 
-_SCHEMES = {"": "file", "file": "file", "s3": "s3", "s3a": "s3", "s3n": "s3"}
-
 T = TypeVar("T")
 
 
@@ -70,7 +67,7 @@ def lake_errors(action: str, where: str = "the Iceberg catalog or its store") ->
         where: which service, without a path or a secret.
 
     Raises:
-        TableNotFound, FileMissing, LakeUnavailable: by what happened inside.
+        TableNotFound, FileMissing, LakeUnavailable, Unsupported: by what happened inside.
     """
     try:
         yield
@@ -84,6 +81,11 @@ def lake_errors(action: str, where: str = "the Iceberg catalog or its store") ->
         raise LakeUnavailable(
             f"{action}: {where} refused the credentials ({type(error).__name__}): "
             f"check the keys in [catalog]"
+        ) from error
+    except ValidationError as error:
+        raise Unsupported(
+            f"{action}: its metadata hold what this version cannot read, as a column type of a "
+            f"newer format (variant, geometry)"
         ) from error
     except FOREIGN as error:
         raise LakeUnavailable(
@@ -115,68 +117,6 @@ class TimedRestCatalog(RestCatalog):
         """Called first for every new session, before a token is fetched with it."""
         session.request = functools.partial(session.request, timeout=self._timeouts_s)  # type: ignore[method-assign] # the one door of all verbs
         super()._config_headers(session)
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """What an engine needs to open a table's files itself.
-
-    Attributes:
-        scheme: ``file`` or ``s3`` (s3a and s3n included).
-        bucket: the S3 bucket; "" for files.
-        endpoint: URL of an S3 store that is not AWS; None: AWS.
-        region: the bucket's region.
-        access_key_id: None: the environment's credentials, or anonymous access.
-        secret_access_key: never shown.
-        session_token: never shown.
-        virtual_hosted: the bucket is part of the host name; else of the path.
-        anonymous: send no credentials at all.
-    """
-
-    scheme: str
-    bucket: str = ""
-    endpoint: str | None = None
-    region: str | None = None
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    virtual_hosted: bool = False
-    anonymous: bool = False
-
-    @property
-    def allow_http(self) -> bool:
-        """Whether the endpoint is plain HTTP."""
-        return self.endpoint is not None and self.endpoint.startswith("http://")
-
-
-def store_options(properties: Mapping[str, str], path: str) -> StoreOptions:
-    """How to reach ``path`` with a store's pyiceberg properties (vended credentials included).
-
-    Raises:
-        Unsupported: a store that the engine cannot read natively yet.
-    """
-    parts = urlsplit(path)
-    scheme = _SCHEMES.get(parts.scheme)
-    if scheme is None:
-        raise Unsupported(f"files in a {shorten(parts.scheme)} store cannot be read yet")
-    if scheme == "file":
-        return StoreOptions("file")
-    endpoint = properties.get("s3.endpoint") or None
-    if endpoint is not None and "://" not in endpoint:
-        endpoint = f"https://{endpoint}"
-    return StoreOptions(
-        scheme="s3",
-        bucket=parts.netloc,
-        endpoint=endpoint,
-        region=properties.get("s3.region") or properties.get("client.region"),
-        access_key_id=properties.get("s3.access-key-id") or properties.get("client.access-key-id"),
-        secret_access_key=properties.get("s3.secret-access-key")
-        or properties.get("client.secret-access-key"),
-        session_token=properties.get("s3.session-token") or properties.get("client.session-token"),
-        virtual_hosted=properties.get("s3.force-virtual-addressing", "false").lower() == "true"
-        or endpoint is None,
-        anonymous=properties.get("s3.anonymous", "false").lower() == "true",
-    )
 
 
 def place(properties: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from pyiceberg.table import Table
 
 from catalog import data_files
 from catalog.commits import commit
-from catalog.connect import StoreOptions, connect, lake_errors
+from catalog.connect import connect, lake_errors
 from catalog.copies import Copies
 from catalog.creation import create_or_evolve
 from catalog.faults import reach
@@ -33,6 +33,7 @@ from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.rereading import FileRequest
 from catalog.schemas import OFFSET, PARTITION, TOPIC
 from catalog.spec import TableName, TableSpec
+from catalog.stores import StoreOptions
 from catalog.tallies import Tallies, tallies_of
 from catalog.versions import Versions
 

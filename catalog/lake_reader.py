@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pyarrow as pa
 
 from catalog.asof import Past, past
-from catalog.connect import StoreOptions, lake_errors, store_options
+from catalog.connect import lake_errors
 from catalog.copies import Copies
 from catalog.erasure import Holding, replaced, without_deleted
 from catalog.files import FileIndex, Origin, schema_of
@@ -19,6 +19,7 @@ from catalog.reading import has_defaults, left_files, names_suffice, requested
 from catalog.rereading import FileRequest, Rereading
 from catalog.shapes import Group
 from catalog.spec import TableName
+from catalog.stores import StoreOptions, store_options
 from catalog.versions import Version, Versions
 
 

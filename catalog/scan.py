@@ -9,8 +9,8 @@ statistics, dynamic filters and TopK. Nothing is opened before the plan is execu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, reduce
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
@@ -50,8 +50,29 @@ def listing(
         paths: unescaped URIs (``%`` is a percent sign), as ``Lake.entries`` gives them; not empty.
         name: what plans call the scan.
     """
-    plan = with_paths(_template(schema), [escaped(path) for path in paths], name)
-    return context.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(context, plan))
+    frames = []
+    for some in _by_store(paths):
+        plan = with_paths(_template(schema), [escaped(path) for path in some], name)
+        logical = LogicalPlan.from_bytes(context, plan)
+        frames.append(context.create_dataframe_from_logical_plan(logical))
+    return reduce(DataFrame.union, frames)
+
+
+def root(path: str) -> str:
+    """``s3://bucket`` of ``s3://bucket/some/file``, the store of a path; of a local one ""."""
+    scheme, mark, rest = path.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if mark and scheme != "file" else ""
+
+
+def _by_store(paths: Sequence[str]) -> Iterable[Sequence[str]]:
+    """The paths of each store: the engine reads all files of one scan from the first one's."""
+    found: dict[str, list[str]] = {}
+    first = f"{root(paths[0])}/"
+    if all(path.startswith(first) for path in paths) and first != "/":
+        return [paths]
+    for path in paths:
+        found.setdefault(root(path), []).append(path)
+    return found.values()
 
 
 def renamed(

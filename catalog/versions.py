@@ -5,7 +5,9 @@ A metadata file never changes, so it is parsed once.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,12 +20,17 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from catalog.connect import lake_errors
-from catalog.errors import FileMissing, TableNotFound, VersionGone
+from catalog.errors import FileMissing, LakeUnavailable, TableNotFound, VersionGone
 from catalog.offsets import POSITIONS_KEY, REPAIR_KEY
 from catalog.spec import TableName
+from catalog.stores import credentials_end_s
 
 #: Parsed metadata files that are kept; each holds its table's whole list of snapshots.
 _MAX_METADATA = 64
+
+#: How long before their end vended credentials are renewed, in s: longer than statements run, and
+#: a sixth of the hour for which stores usually give them.
+_RENEW_S = 600.0
 
 #: Columns of ``$snapshots`` that come from Iceberg's summary.
 _COUNTS: Mapping[str, str] = {
@@ -58,6 +65,29 @@ class Version:
     io: FileIO
 
 
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A table's store; both times in s since the epoch.
+
+    Attributes:
+        io: opens its files.
+        renew_s: from when on its credentials are renewed.
+        end_s: when they end; infinity: never.
+    """
+
+    io: FileIO
+    renew_s: float
+    end_s: float
+
+    @classmethod
+    def loaded(cls, io: FileIO, now_s: float) -> _Store:
+        """What was loaded now; half of a short life is used."""
+        end_s = credentials_end_s(io.properties)
+        if end_s is None:
+            return cls(io, math.inf, math.inf)
+        return cls(io, end_s - min(_RENEW_S, max(0.0, end_s - now_s) / 2), end_s)
+
+
 class Versions:
     """The newest store of each table and the metadata files read lately; for any thread."""
 
@@ -65,24 +95,35 @@ class Versions:
         """``load`` loads a table afresh; :meth:`remember` is called with what it returns."""
         self._load = load
         self._lock = threading.Lock()
-        self._stores: dict[TableName, FileIO] = {}
+        self._stores: dict[TableName, _Store] = {}
         self._metadata: LRUCache[str, TableMetadata] = LRUCache(_MAX_METADATA)
 
     def remember(self, name: TableName, table: Table) -> Table:
         """Keeps a loaded table's metadata; an unchanged store keeps its open connections."""
         with self._lock:
             known = self._stores.get(name)
-            if known is not None and known.properties == table.io.properties:
-                table.io = known
-            self._stores[name] = table.io
+            if known is not None and known.io.properties == table.io.properties:
+                table.io = known.io
+            self._stores[name] = _Store.loaded(table.io, time.time())
             self._metadata[table.metadata_location] = table.metadata
         return table
 
     def store(self, name: TableName) -> FileIO:
-        """The store of the table's newest load."""
+        """The store of the table's newest load, with credentials that go on for a while.
+
+        Vended credentials that end soon are renewed by loading the table again. Where the catalog
+        does not answer then, they are used until they end.
+        """
         with self._lock:
-            io = self._stores.get(name)
-        return self._newest(name).io if io is None else io
+            known, now = self._stores.get(name), time.time()
+        if known is not None and now < known.renew_s:
+            return known.io
+        try:
+            return self._newest(name).io
+        except LakeUnavailable:
+            if known is None or now >= known.end_s:
+                raise
+            return known.io
 
     def at(self, name: TableName, location: str, snapshot_id: int | None) -> Version:
         """The metadata file at ``location``; if it is gone, the newest that names the snapshot.

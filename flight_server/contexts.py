@@ -15,13 +15,11 @@ from types import MappingProxyType
 
 from cachetools import LRUCache
 from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
-from datafusion.object_store import AmazonS3
 
-from catalog.connect import StoreOptions
-from catalog.errors import Unsupported
 from flight_server.limits import Limits
 from flight_server.names import SESSION_SCHEMA, LakeCatalog, Scope
 from flight_server.protocol.errors import InvalidArgument
+from flight_server.stores import Stores
 
 #: Time zones, and settings, whose context is kept.
 _MAX_CONTEXTS = 16
@@ -56,7 +54,11 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
 
 
 class Contexts:
-    """The engine's contexts; any thread. Memory is one pool for all of them."""
+    """The engine's contexts; any thread. Memory is one pool for all of them.
+
+    Attributes:
+        stores: what they may read files from.
+    """
 
     def __init__(self, limits: Limits, catalog_name: str) -> None:
         self._limits = limits
@@ -69,7 +71,7 @@ class Contexts:
             self._runtime = runtime.with_disk_manager_specified(str(limits.spill_folder))
         self._lock = threading.Lock()
         self._shared: LRUCache[_ContextKey, SessionContext] = LRUCache(_MAX_CONTEXTS)
-        self._stores: dict[tuple[str, str], tuple[StoreOptions, AmazonS3]] = {}
+        self.stores = Stores()
 
     def shared(
         self, time_zone: str, settings: Mapping[str, str] = MappingProxyType({})
@@ -94,24 +96,6 @@ class Contexts:
         with self._lock:
             return self._new(time_zone, settings or {}, LakeCatalog(scope))
 
-    def register_store(self, context: SessionContext, options: StoreOptions) -> None:
-        """Lets ``context`` open files of a store; local files need nothing.
-
-        Raises:
-            Unsupported: an S3 store with a setting that the engine's client lacks.
-        """
-        if options.scheme == "file":
-            return
-        if options.anonymous:
-            raise Unsupported("S3 stores without credentials (s3.anonymous) cannot be read yet")
-        key = (options.scheme, options.bucket)
-        with self._lock:
-            known = self._stores.get(key)
-            if known is None or known[0] != options:
-                known = (options, _s3(options))
-                self._stores[key] = known
-            context.register_object_store(f"{options.scheme}://", known[1], host=options.bucket)
-
     def _new(
         self, time_zone: str, settings: Mapping[str, str], catalog: LakeCatalog
     ) -> SessionContext:
@@ -127,8 +111,6 @@ class Contexts:
         spill_kib = self._limits.spill_bytes // 1024
         context.sql(f"SET datafusion.runtime.max_temp_directory_size = '{spill_kib}K'")
         context.register_catalog_provider(self._catalog_name, catalog)
-        for options, store in self._stores.values():
-            context.register_object_store(f"{options.scheme}://", store, host=options.bucket)
         return context
 
 
@@ -159,15 +141,3 @@ def _is_time_zone(name: str) -> bool:
     from zoneinfo import available_timezones  # noqa: PLC0415  # reads the zone folders once
 
     return name == "UTC" or name in available_timezones()
-
-
-def _s3(options: StoreOptions) -> AmazonS3:
-    return AmazonS3(
-        options.bucket,
-        region=options.region or "us-east-1",
-        access_key_id=options.access_key_id,
-        secret_access_key=options.secret_access_key,
-        session_token=options.session_token,
-        endpoint=options.endpoint,
-        allow_http=options.allow_http,
-    )

@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 #: Longest text of the engine that is passed on.
 _MAX_TEXT = 400
 
+#: What stores' clients say of credentials that are wrong or have ended.
+_REFUSED = ("403 Forbidden", "401 Unauthorized", "necessary privileges", "valid authentication")
+
 #: What DataFusion's bindings raise; whatever else comes is a defect of ours.
 _ENGINE_RAISES = frozenset({ValueError, Exception, RuntimeError, NotImplementedError, OSError})
 
@@ -253,6 +256,14 @@ _CORRELATED = _fixed(
         "function"
     )
 )
+
+
+def _store_failed(text: str, _text: SqlText, _scope: Scope) -> FlightSqlError:
+    if any(mark in text for mark in _REFUSED):
+        return TryAgain("the store of the data files refused the credentials")
+    return TryAgain("the store of the data files did not answer")
+
+
 _READS_ONLY = _fixed(Unimplemented("this server reads: statements that write are not offered"))
 
 #: The first mark that a text holds decides.
@@ -269,8 +280,8 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("not found in object store", _missing_file),
     ("Object at location", _missing_file),
     ("No such file or directory", _missing_file),
-    ("Object Store error", _fixed(TryAgain("the store of the data files did not answer"))),
-    ("ObjectStore(", _fixed(TryAgain("the store of the data files did not answer"))),
+    ("Object Store error", _store_failed),
+    ("ObjectStore(", _store_failed),
     ("Parquet error", _fixed(DataLost("a data file cannot be read: it is damaged"))),
     ("ParquetError(", _fixed(DataLost("a data file cannot be read: it is damaged"))),
     ("IO error", _fixed(TryAgain("the server's disk failed while the statement ran"))),

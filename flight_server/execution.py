@@ -23,6 +23,7 @@ from flight_server.plans import Plan
 from flight_server.shares import Share
 from flight_server.sqlrules import SERIES
 from flight_server.sqltext import SqlText
+from flight_server.stores import Reach, places
 from flight_server.substrait import logical_plan
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
@@ -145,10 +146,6 @@ class Execution:
         if resolved.content is not None:
             return memory(resolved.schema, resolved.content.to_batches())
         version = self._version(at)
-        if version.entries.num_rows:
-            path = version.entries["path"][0].as_py()
-            options = self._store.store_options(version.pin.name, path)
-            self._contexts.register_store(context, options)
         source = Source(
             version,
             _ROW_PARTS[resolved.part],
@@ -157,9 +154,18 @@ class Execution:
             keep_one=self._has_clock,
             share=self._share,
             holding=self._holding,
+            reach=self._reach(context, version),
         )
         self.relations[at] = relation(context, source, self._store)
         return self.relations[at].table
+
+    def _reach(self, context: SessionContext, version: TableVersion) -> Reach:
+        """Opens the stores that the version's files lie in, until the statement ends."""
+        known, resources = {}, self._holding.resources
+        for place in filter(None, places(version.entries["path"])):  # local files need nothing
+            options = self._store.store_options(version.pin.name, place)
+            known[place] = self._contexts.stores.lease(context, options, resources)
+        return Reach(known)
 
     def _checked(
         self,

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Table
 
-from catalog.connect import StoreOptions
 from catalog.declaration import fill
 from catalog.erasure import Holding
 from catalog.errors import Unsupported
@@ -23,8 +22,10 @@ from catalog.prune import surviving
 from catalog.scan import listing, renamed, require_present
 from catalog.shapes import Group
 from catalog.spec import TableName
+from catalog.stores import StoreOptions
 from catalog.tables import TableVersion
 from flight_server.shares import Share
+from flight_server.stores import Reach
 
 #: Live batches are dealt to this many partitions, so that every core reads.
 _PARTITIONS = os.cpu_count() or 1
@@ -98,6 +99,7 @@ class Source:
         share: which rows of them; None: all.
         keep_one: scan one file even where none survives, so that the plan shows its filters.
         holding: keeps what the relation needs while it is read.
+        reach: how the engine opens the version's paths.
     """
 
     version: TableVersion
@@ -107,6 +109,7 @@ class Source:
     keep_one: bool = False
     share: Share | None = None
     holding: Holding = field(default_factory=Holding)
+    reach: Reach = field(default_factory=Reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
     files = _by_reader(source, kept, store)
-    paths = tuple(files.native["path"].to_pylist())
+    paths = tuple(source.reach(files.native["path"].to_pylist()))
     live = version.live if source.part == "hybrid" else ()
     frames = _scans(context, source, files)
     if files.special.num_rows:
@@ -268,19 +271,20 @@ def _without_deleted(source: Source, entries: pa.Table, store: Store) -> tuple[p
 def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataFrame]:
     version = source.version
     if files.groups is not None:
-        return [_group(context, version, group, source.label) for group in files.groups]
-    paths = [each["path"].to_pylist() for each in (files.native, files.copies)]
+        return [_group(context, source, group) for group in files.groups]
+    paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
     return [listing(context, version.schema, each, source.label) for each in paths if each]
 
 
-def _group(context: SessionContext, version: TableVersion, group: Group, label: str) -> DataFrame:
+def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
     """One native scan of files of one shape."""
+    version = source.version
     declared = version.declared or version.schema
     columns = [
         (fill(field) or pa.nulls(1, pa.null()))[0] if name is None else name
         for field, name in zip(declared, group.names, strict=True)
     ]
-    return renamed(context, version.schema, group.paths, columns, label)
+    return renamed(context, version.schema, source.reach(group.paths), columns, source.label)
 
 
 def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:

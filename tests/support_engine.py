@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog.connect import StoreOptions
 from catalog.errors import NotReady, TableNotFound
 from catalog.lake import FileRequest
 from catalog.offsets import Offsets
 from catalog.reports import offsets_table
 from catalog.shapes import Group
 from catalog.spec import TableName
+from catalog.stores import StoreOptions
 from catalog.tables import Need, Pin, TableVersion
 
 TRADES = TableName("market_data", "trades")
