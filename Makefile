@@ -2,7 +2,7 @@
 #   make demo ARGS="--for 30s --json"     make test
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit chaos model mutants fuzz differential bench compatibility proto lock clean
+.PHONY: help demo test lint types unit chaos model mutants fuzz differential bench compatibility fixtures proto lock clean
 
 # The first interpreter that runs here and is a version that we support.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -73,6 +73,9 @@ bench: $(TOOLS) ## every figure beside its yardstick; writes bench/results/ and 
 
 compatibility: $(READY) ## write docs/compatibility.md from the clients' tests
 	K2_REQUIRE_CLIENTS=1 K2_WRITE_COMPATIBILITY=1 $(BIN)/pytest -n $(WORKERS) -m feature
+
+fixtures: $(READY) ## write tests/fixtures/iceberg anew with Spark and Flink (needs a JDK and Maven)
+	$(BIN)/python tests/stack/fixtures.py $(ARGS)
 
 proto: $(READY) ## compile the vendored protocol files anew
 	cd flight_server/protocol/proto && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. \

@@ -50,6 +50,9 @@ from catalog.errors import SpecRefused, Unsupported, shorten
 #: First id of a partition field, by the Iceberg specification ("Partition Evolution").
 _FIRST_PARTITION_FIELD_ID = 1000
 
+#: Names that every writer puts into files as they are; others are made fit for Avro, by most.
+_WRITTEN_AS_IS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 _PLAIN: Mapping[type[IcebergType], Callable[[IcebergType], pa.DataType]] = {
     BooleanType: lambda _: pa.bool_(),
     IntegerType: lambda _: pa.int32(),
@@ -132,9 +135,13 @@ def names_are_stable(schemas: Sequence[Schema], declared: pa.Schema | None = Non
     which it has a fill: then a scan by names reads all files as it wants them.
 
     Schemas are numbered from 0. If one is gone (expiry may remove them, files of it may be left),
-    nobody knows what names it had.
+    nobody knows what names it had. A name that is no word of ASCII letters stands otherwise in the
+    files of most writers (``a.b`` as ``a_x2Eb``), so only ids tell which column it is.
     """
     if {schema.schema_id for schema in schemas} != set(range(len(schemas))):
+        return False
+    names = (schema.find_field(number).name for schema in schemas for number in schema.field_ids)
+    if not all(map(_WRITTEN_AS_IS.fullmatch, names)):
         return False
     pairs = {
         (schema.find_column_name(field_id), field_id)

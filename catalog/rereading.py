@@ -26,8 +26,11 @@ from catalog.files import Origin, schema_of
 from catalog.footers import Footers
 from catalog.iceberg_schema import names_are_stable, plain_schema
 from catalog.manifest import schema_key
+from catalog.projection import keep_nulls
 from catalog.shapes import Group, groups
 from catalog.versions import Version
+
+keep_nulls()
 
 #: Versions of which it is remembered whether names say all: some for each table.
 _MAX_ANSWERS = 1024
