@@ -194,7 +194,10 @@ def test_a_scan_reads_every_file_from_its_own_store() -> None:
         for box in ("one", "two"):
             options = store_options({"s3.endpoint": url, **_keys("k")}, f"s3://{box}/x")
             paths.append(f"{found.lease(made, options, resources)}/x.parquet")
-        frame = listing(made, SCHEMA, paths)
-        with pytest.raises(Exception, match="404"):
-            frame.collect()
-    assert {path.split("/")[1].partition("?")[0] for path, _ in asked} == {"one", "two"}
+        plan = listing(made, SCHEMA, paths).logical_plan().display_indent()
+        assert plan.count("TableScan") == len(paths)
+        for path, box in zip(paths, ("one", "two"), strict=True):
+            asked.clear()
+            with pytest.raises(Exception, match="404"):
+                listing(made, SCHEMA, [path]).collect()
+            assert {path.split("/")[1].partition("?")[0] for path, _ in asked} == {box}
