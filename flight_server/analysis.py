@@ -16,6 +16,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.names import Reference, Scope
 from flight_server.protocol.errors import Unimplemented
+from flight_server.top import Top, top_of
 
 #: Nodes of a statement that only reads.
 ALLOWED = frozenset(
@@ -48,11 +49,13 @@ class Reads:
             the plan does not show, so nothing may be pruned.
         unbound_join: some join has no equality.
         settings: of the engine, without which it answers the plan wrong.
+        top: how many rows it takes of its only scan; None: it may take all.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
     unbound_join: bool
     settings: Mapping[str, str] = field(default_factory=dict)
+    top: Top | None = None
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""
@@ -92,32 +95,35 @@ def is_divisible(plans: Sequence[LogicalPlan], words: frozenset[str]) -> bool:
 def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
     """What an optimized plan reads, reference by reference."""
     scans: dict[Reference, list[tuple[Any, ...]]] = {}
-    for schema, name, filters in _scans(plan):
-        scans.setdefault(scope.reference(schema, name), []).append(filters)
+    for scan in _scans(plan):
+        _, schema, name = scan.fqn()
+        at = scope.reference(schema, name)
+        scans.setdefault(at, []).append(tuple(scan.filters()))
     text = plan.display_indent()
     hidden = len(_SCAN_LINE.findall(text)) != sum(map(len, scans.values()))
     return Reads(
         None if hidden else MappingProxyType({at: tuple(found) for at, found in scans.items()}),
         bool(_UNBOUND_JOIN.search(text)),
+        top=None if hidden else top_of(plan),
     )
 
 
 def scans_by_label(plan: LogicalPlan) -> Mapping[str, list[tuple[Any, ...]]] | None:
     """Label of each scan in an optimized plan → its pushed filters; None: some scans hide."""
     found: dict[str, list[tuple[Any, ...]]] = {}
-    for _, name, filters in _scans(plan):
-        found.setdefault(name, []).append(filters)
+    for scan in _scans(plan):
+        _, _, name = scan.fqn()
+        found.setdefault(name, []).append(tuple(scan.filters()))
     hidden = len(_SCAN_LINE.findall(plan.display_indent())) != sum(map(len, found.values()))
     return None if hidden else found
 
 
-def _scans(plan: LogicalPlan) -> Iterator[tuple[str | None, str, tuple[Any, ...]]]:
-    """Schema, name and pushed filters of every scan that the plan shows."""
+def _scans(plan: LogicalPlan) -> Iterator[Any]:
+    """Every scan that the plan shows."""
     for node in _walk(plan):
         variant = _variant(node)
         if type(variant).__name__ == "TableScan":
-            _, schema, name = variant.fqn()
-            yield schema, name, tuple(variant.filters())
+            yield variant
 
 
 def _walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:

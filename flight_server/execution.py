@@ -146,6 +146,7 @@ class Execution:
         if resolved.content is not None:
             return memory(resolved.schema, resolved.content.to_batches())
         version = self._version(at)
+        planned = self._plan.prepared.reads
         source = Source(
             version,
             _ROW_PARTS[resolved.part],
@@ -155,6 +156,7 @@ class Execution:
             share=self._share,
             holding=self._holding,
             reach=self._reach(context, version),
+            top=None if planned is None or scans is None else planned.top,
         )
         self.relations[at] = relation(context, source, self._store)
         return self.relations[at].table

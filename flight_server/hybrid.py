@@ -26,6 +26,7 @@ from catalog.stores import StoreOptions
 from catalog.tables import TableVersion
 from flight_server.shares import Share
 from flight_server.stores import Reach
+from flight_server.top import Top, narrowed
 
 #: Live batches are dealt to this many partitions, so that every core reads.
 _PARTITIONS = os.cpu_count() or 1
@@ -77,7 +78,7 @@ class Report:
         kept: files that are scanned after pruning.
         rows: rows in those.
         reread: files among them that are read by field id, or from copies without deleted rows.
-        live_rows: rows of the live slice.
+        live_rows: rows of the live slice that are read.
     """
 
     files: int = 0
@@ -100,6 +101,7 @@ class Source:
         keep_one: scan one file even where none survives, so that the plan shows its filters.
         holding: keeps what the relation needs while it is read.
         reach: how the engine opens the version's paths.
+        top: which rows matter, of all of them; None: all.
     """
 
     version: TableVersion
@@ -110,6 +112,7 @@ class Source:
     share: Share | None = None
     holding: Holding = field(default_factory=Holding)
     reach: Reach = field(default_factory=Reach)
+    top: Top | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +148,17 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     """
     version, share = source.version, source.share
     if source.part == "live":
-        report = Report(live_rows=version.live_rows)
-        rows = _shared(_frame(version.schema, version.live), share)
+        _, live = _narrowed(source, version.entries.slice(0, 0), version.live)
+        report = Report(live_rows=sum(batch.num_rows for batch in live))
+        rows = _shared(_frame(version.schema, live), share)
         return Relation(rows.into_view(), report, version.schema)
     entries = version.entries if share is None else share.narrow_files(version.entries)
-    kept = _pruned(entries, source)
+    live = version.live if source.part == "hybrid" else ()
+    kept, live = _narrowed(source, _pruned(entries, source), live)
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
     files = _by_reader(source, kept, store)
     paths = tuple(source.reach(files.native["path"].to_pylist()))
-    live = version.live if source.part == "hybrid" else ()
     frames = _scans(context, source, files)
     if files.special.num_rows:
         frames.append(_frame(version.schema, _reread(version, files.special, store)))
@@ -165,10 +169,19 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         kept=kept.num_rows,
         rows=_rows(kept),
         reread=files.special.num_rows + files.copies.num_rows,
-        live_rows=version.live_rows if live else 0,
+        live_rows=sum(batch.num_rows for batch in live),
     )
     table = _shared(functools.reduce(DataFrame.union, frames), share).into_view()
     return Relation(table, report, version.schema, paths, _rows(files.native))
+
+
+def _narrowed(
+    source: Source, entries: pa.Table, live: tuple[pa.RecordBatch, ...]
+) -> tuple[pa.Table, tuple[pa.RecordBatch, ...]]:
+    """The files and live batches that the statement's LIMIT leaves."""
+    if source.top is None or source.share is not None:
+        return entries, live
+    return narrowed(entries, live, source.top)
 
 
 def _shared(frame: DataFrame, share: Share | None) -> DataFrame:
@@ -269,11 +282,11 @@ def _without_deleted(source: Source, entries: pa.Table, store: Store) -> tuple[p
 
 
 def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataFrame]:
-    version = source.version
     if files.groups is not None:
         return [_group(context, source, group) for group in files.groups]
     paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
-    return [listing(context, version.schema, each, source.label) for each in paths if each]
+    schema = source.version.schema
+    return [listing(context, schema, each, source.label) for each in paths if each]
 
 
 def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
