@@ -2,7 +2,7 @@
 #   make demo ARGS="--for 30s --json"     make test
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit chaos model mutants fuzz differential bench compatibility fixtures proto lock clean
+.PHONY: help demo test lint types unit chaos model mutants fuzz differential bench bench-compare compatibility fixtures proto lock clean
 
 # The first interpreter that runs here and is a version that we support.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -19,7 +19,7 @@ SECONDS ?= 20
 WORKERS ?= 4
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "K2 Flight needs Python 3.11, 3.12 or 3.13 on the path (or: make PYTHON=/path/to/python)"; exit 1; }
@@ -71,6 +71,9 @@ differential: $(READY) ## random statements, three ways, oracles and DuckDB: mak
 bench: $(TOOLS) ## every figure beside its yardstick; writes bench/results/ and bench/README.md
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
+bench-compare: $(READY) ## what changed, beyond noise: make bench-compare OLD=main NEW=bench/results
+	@$(BIN)/python -m bench.compare "$(OLD)" "$(NEW)"
+
 compatibility: $(READY) ## write docs/compatibility.md from the clients' tests
 	K2_REQUIRE_CLIENTS=1 K2_WRITE_COMPATIBILITY=1 $(BIN)/pytest -n $(WORKERS) -m feature
 
@@ -87,7 +90,7 @@ lock: $(READY) ## write both lock files anew (needs the package uv in .venv)
 	$(BIN)/python -m uv pip compile --universal --generate-hashes --no-header --no-annotate \
 	  --python-version 3.11 --extra test --quiet pyproject.toml -o requirements.lock $(ARGS)
 	$(BIN)/python -m uv pip compile --universal --generate-hashes --no-header --no-annotate \
-	  --python-version 3.11 --group tools --quiet -o requirements-tools.lock $(ARGS)
+	  --python-version 3.11 --no-deps --group tools --quiet -o requirements-tools.lock $(ARGS)
 
 clean: ## remove what the targets made, the jars and the environment included
 	rm -rf .venv .stack .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-data k2-live

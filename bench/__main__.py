@@ -6,72 +6,62 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+import traceback
 from pathlib import Path
 
 from support_kafka import Broker
 from support_stack import Stack
 
-from bench import (
-    files_lane,
-    freshness_lane,
-    ingest_lane,
-    latency_lane,
-    memory_lane,
-    metadata_lane,
-    poison_lane,
-    query_lanes,
-    recovery_lane,
-    tpch_lane,
-    verify_lane,
-)
-from bench.figures import Figure, amount, write
-from bench.stage import Stage, say
-
-LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
-    "ingest": ingest_lane.lane,
-    "freshness": freshness_lane.lane,
-    "queries": query_lanes.lanes,
-    "tpch": tpch_lane.lane,
-    "latency": latency_lane.lane,
-    "metadata": metadata_lane.lane,
-    "memory": memory_lane.lane,
-    "files": files_lane.lane,
-    "verify": verify_lane.lane,
-    "poison": poison_lane.lane,
-    "recovery": recovery_lane.lane,
-}
+from bench.figures import Figure, amount
+from bench.lanes import LANES
+from bench.results import run_of, write, write_page
+from bench.stage import SEED, Stage, say
 
 
 def main() -> int:
-    """Runs the lanes and writes what came out."""
+    """Runs the lanes, each on its own: 1 where one of them failed."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
-    parser.add_argument("lanes", nargs="*", choices=[*LANES, []], help="default: all")
+    parser.add_argument("lanes", nargs="*", help=f"of {', '.join(LANES)}; default: all")
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="k2-bench-"))
-    figures: list[Figure] = []
+    if unknown := [name for name in flags.lanes if name not in LANES]:
+        parser.error(f"no such lane: {', '.join(unknown)}; there are {', '.join(LANES)}")
+    began = time.monotonic()
+    with Stack.own() as stack:
+        broker = Broker(stack.state("kafka", jvm="-Xmx1g -XX:+UseG1GC")["bootstrap"])
+        broker.wait_until_answers()
+        named = flags.lanes or list(LANES)
+        failed = [name for name in named if not run(name, broker, stack, quick=flags.quick)]
+    say(f"bench: {time.monotonic() - began:.0f} s" + "".join(f"; {name} FAILED" for name in failed))
+    return 1 if failed else 0
+
+
+def run(name: str, broker: Broker, stack: Stack, *, quick: bool) -> bool:
+    """One lane, its JSON and the page; False where it failed: its earlier figures stay."""
+    folder = Path(tempfile.mkdtemp(prefix=f"k2-bench-{name}-"))
+    began = time.monotonic()
     try:
-        with Stack.own() as stack:
-            broker = Broker(stack.state("kafka", jvm="-Xmx1g -XX:+UseG1GC")["bootstrap"])
-            broker.wait_until_answers()
-            for name in flags.lanes or LANES:
-                found = LANES[name](Stage(broker, folder, flags.quick, stack))
-                show(found)
-                figures += found
+        figures = LANES[name](Stage(broker, folder, 10 if quick else 1, stack))
+    except Exception:  # noqa: BLE001 - whatever one lane meets, the others are measured
+        say(f"{name}: FAILED\n{traceback.format_exc()}")
+        return False
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    partial = bool(flags.lanes)
-    path = write(figures, quick=flags.quick or partial)
-    say(f"written: {path.relative_to(Path.cwd())}")
-    return 0
+    seconds = time.monotonic() - began
+    show(figures)
+    path = write(run_of(name, figures, seconds, quick=quick, seed=SEED))
+    if not quick:
+        write_page(LANES)
+    say(f"{name}: {seconds:.0f} s, written: {path.relative_to(Path.cwd())}")
+    return True
 
 
 def show(figures: list[Figure]) -> None:
     """Prints figures as they come."""
     for figure in figures:
         ratio = "" if figure.ratio is None else f"  {figure.ratio:.2f} × {figure.yardstick}"
-        mark = {None: "", True: "  met", False: "  MISSED"}[figure.met]
+        mark = {None: f"  {figure.note}", True: "  met", False: "  MISSED"}[figure.met]
         amounts = f"{amount(figure.value, figure.unit):>16}  {figure.name}{ratio}"
         print(f"{amounts}  {figure.goal}{mark}", flush=True)
 

@@ -27,6 +27,8 @@ POOL = 20_000
 #: Longest wait for the ingest, in seconds.
 PATIENCE_S = 600.0
 PARTITIONS = 4
+#: All that is generated derives from it.
+SEED = 1
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,23 @@ class Stage:
     Attributes:
         broker: the real one.
         folder: each site gets a sub-folder.
-        quick: everything ten times smaller.
+        shrink: everything so many times smaller; 1 is what the page shows.
         stack: starts further servers.
     """
 
     broker: Broker
     folder: Path
-    quick: bool
+    shrink: int
     stack: Stack
 
+    @property
+    def quick(self) -> bool:
+        """Whether the figures are nobody's."""
+        return self.shrink > 1
+
     def scaled(self, rows: int) -> int:
-        """``rows``, or a tenth in a quick run."""
-        return rows // 10 if self.quick else rows
+        """``rows``, or the part of them that a smaller run takes."""
+        return rows // self.shrink
 
     def site(self, name: str, flush_rows: int) -> Layout:
         """A new topic, table and configuration."""
@@ -75,7 +82,9 @@ class Stage:
         return layout
 
 
-def fill(broker: Broker, topic: str, rows: int, seed: int = 1, *, poison_every: int = 0) -> float:
+def fill(
+    broker: Broker, topic: str, rows: int, seed: int = SEED, *, poison_every: int = 0
+) -> float:
     """Writes ``rows`` trades round robin over the partitions; returns rows/s.
 
     With ``poison_every`` one record in so many is cut off.
