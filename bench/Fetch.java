@@ -5,6 +5,7 @@ import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.ResultSet;
 import java.sql.Statement;
+import java.sql.Types;
 
 /**
  * Reads a result of each statement on stdin through JDBC, every value of every row, and prints a
@@ -20,9 +21,13 @@ public final class Fetch {
         long sum = 0;
         try (ResultSet result = statement.executeQuery(sql)) {
           int columns = result.getMetaData().getColumnCount();
+          boolean[] zoned = new boolean[columns];  // Avatica's getObject does not know these
+          for (int i = 0; i < columns; i++) {
+            zoned[i] = result.getMetaData().getColumnType(i + 1) == Types.TIMESTAMP_WITH_TIMEZONE;
+          }
           for (; result.next(); rows++) {
             for (int i = 1; i <= columns; i++) {
-              Object value = result.getObject(i);
+              Object value = zoned[i - 1] ? result.getTimestamp(i) : result.getObject(i);
               sum += value == null ? 0 : value.hashCode();
             }
           }

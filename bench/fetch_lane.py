@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.flight as fl
 from chaos.site import Layout
 from support_clients import CLIENTS, compiled
-from support_stack import SMALL_JVM, StackUnavailable, jars, java
+from support_stack import SMALL_JVM, StackUnavailable, jars, java, kept
 
 from bench.bare import Bare, bare_client
 from bench.figures import Figure, absent, at_least, at_most
@@ -148,11 +148,11 @@ def _through_jdbc(stage: Stage, layout: Layout) -> list[Figure]:
     """Rows per second as a Java program gets them, every value looked at."""
     name = "fetch {} × {}, JDBC, every value read"
     try:
-        argv = _java(stage.folder)
+        argv = _java()
     except StackUnavailable as error:
         return [absent("fetch through JDBC", "", f"not here: {str(error)[:80]}")]
     figures = []
-    with _jdbc(argv, layout.port) as ask:
+    with _jdbc(argv, layout.port, stage.folder / "jdbc.log") as ask:
         for shape, columns in SHAPES.items():
             rows = stage.scaled(JDBC_ROWS[shape])
             for part, where in (("runs", "of history"), ("live", "live")):
@@ -168,31 +168,31 @@ def _through_jdbc(stage: Stage, layout: Layout) -> list[Figure]:
     return figures
 
 
-def _java(folder: Path) -> list[str]:
+def _java() -> list[str]:
     """The command that reads statements, but for the address.
 
     Raises:
         StackUnavailable: Java or the driver is missing.
     """
     machine, lib = java(), jars("jdbc", CLIENTS)
-    classes = folder / "classes"
-    classes.mkdir()
-    compiled(machine, f"{lib}/*", Path(__file__).with_name("Fetch.java"), classes)
+    source = Path(__file__).with_name("Fetch.java")
+    classes = kept(
+        "bench-classes",
+        [CLIENTS / "jdbc" / "pom.xml", source],
+        lambda part: compiled(machine, f"{lib}/*", source, part),
+    )
     opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
     return [machine, "-Xmx1g", SMALL_JVM[0], opened, "-cp", f"{classes}:{lib}/*", "Fetch"]
 
 
 @contextlib.contextmanager
-def _jdbc(argv: list[str], port: int) -> Iterator[Callable[[str], int]]:
+def _jdbc(argv: list[str], port: int, log: Path) -> Iterator[Callable[[str], int]]:
     """A Java process for the length of the block: statement → rows that it read."""
     url = f"jdbc:arrow-flight-sql://127.0.0.1:{port}/?useEncryption=false"
-    process = subprocess.Popen(
-        [*argv, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [*argv, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     assert process.stdin is not None
     assert process.stdout is not None
 
@@ -201,7 +201,7 @@ def _jdbc(argv: list[str], port: int) -> Iterator[Callable[[str], int]]:
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError("the Java program ended: try the statement in tests/clients/jdbc")
+            raise RuntimeError(f"the Java program ended: {log.read_text()[-2000:]}")
         return int(line.split(" ")[0])
 
     try:

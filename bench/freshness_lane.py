@@ -14,16 +14,17 @@ import random
 import time
 from datetime import UTC, datetime
 
-from chaos.market import pool
 from confluent_kafka import Producer
 from support_site import connect as connected
 
 from bench.figures import Figure, below
 from bench.ingest_lane import consumer_at_start
-from bench.stage import PARTITIONS, POOL, Stage, quantile, running, say, wait_for
+from bench.stage import PARTITIONS, POOL, SEED, Stage, quantile, records, running, say, wait_for
 
 RATE = 50_000
 SECONDS = 30
+#: Past the broker's compilations, the first flushes, caches and tiers.
+WARM_S = 15
 #: The producer sends every so many seconds what is due.
 TICK_S = 0.001
 #: What a follower of the tail asks: what is there since the newest that it has seen.
@@ -36,7 +37,7 @@ _NEWEST = (
 def lane(stage: Stage) -> list[Figure]:
     """Age and seen through SQL, beside a bare consumer's."""
     layout = stage.site("freshness", flush_rows=500_000)
-    seconds = SECONDS // 3 if stage.quick else SECONDS
+    seconds = stage.seconds(SECONDS)
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
     with running(layout, "serve"), connected(layout) as connection:
@@ -46,12 +47,12 @@ def lane(stage: Stage) -> list[Figure]:
         )
         feed.start()
         try:
-            time.sleep(15)  # past the broker's compilations, the first flushes, caches and tiers
+            time.sleep(stage.seconds(WARM_S))
             say("freshness: asking")
             with connection.cursor() as cursor:
                 ages, seen, asked = _ask(cursor, seconds)
             say("freshness: bare consumer")
-            bare = _bare(stage, layout.topic, seconds // 3)
+            bare = _bare(stage, layout.topic, max(seconds / 3, 1.0))
         finally:
             stop.set()
             feed.join(30)
@@ -80,7 +81,7 @@ def lane(stage: Stage) -> list[Figure]:
 
 def steady(bootstrap: str, topic: str, stop: multiprocessing.synchronize.Event) -> None:
     """Sends at the rate until it is told to stop (the body of a process)."""
-    _, records = pool(2, POOL)
+    values = records(SEED + 1)
     producer = Producer(
         {"bootstrap.servers": bootstrap, "linger.ms": 0, "queue.buffering.max.messages": 500_000}
     )
@@ -88,7 +89,7 @@ def steady(bootstrap: str, topic: str, stop: multiprocessing.synchronize.Event) 
     while not stop.is_set():
         due = int((time.perf_counter() - began) * RATE)
         for number in range(sent, due):
-            producer.produce(topic, records[number % POOL], partition=number // 50 % PARTITIONS)
+            producer.produce(topic, values[number % POOL], partition=number // 50 % PARTITIONS)
         sent = due
         producer.poll(0)
         time.sleep(TICK_S)

@@ -34,7 +34,7 @@ QUESTIONS = {
     "VWAP by symbol": "select symbol, sum(cast(price as double) * cast(quantity as double))"
     " / sum(cast(quantity as double)) as vwap, count(*) as n from {trades}"
     " group by symbol order by symbol",
-    "filter": f"select {COLUMNS} from {{trades}} where symbol = 'S07' and price >= 990"
+    "filter": f"select {COLUMNS} from {{trades}} where symbol = 'S07' and price >= 900"
     " order by timestamp, price, quantity",
     "TopK": f"select {COLUMNS} from {{trades}} order by timestamp desc, price, quantity limit 100",
     "trades-quotes join": "select t.symbol, count(*) as n, sum(t.quantity) as traded"

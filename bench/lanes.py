@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from bench import (
     fetch_lane,
     freshness_lane,
+    growth_lane,
     hits_lane,
     hybrid_lane,
     ingest_lane,
@@ -30,6 +31,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "hits": hits_lane.lane,
     "latency": latency_lane.lane,
     "metadata": metadata_lane.lane,
+    "growth": growth_lane.lane,
     "memory": memory_lane.lane,
     "verify": verify_lane.lane,
     "poison": poison_lane.lane,

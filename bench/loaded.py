@@ -35,7 +35,8 @@ def add_live(stage: Stage, layout: Layout, rows: int, visible: int) -> None:
         say(f"{layout.folder.name}: {rows:,} more live rows")
         fill(stage.broker, layout.topic, rows, seed=SEED + 2)
     wait_for(layout, visible=visible)
-    settle(layout)
+    if stage.timed:
+        settle(layout)
 
 
 def linked_history(layout: Layout, folder: Path) -> Path:

@@ -44,13 +44,13 @@ def _live_bytes(stage: Stage) -> list[Figure]:
         with connection.cursor() as cursor:
             cursor.execute('select * from market_data."trades$live"')
             arrow = cursor.fetch_arrow_table().combine_chunks().get_total_buffer_size()
-        time.sleep(5)  # the inputs of the last merge go after their grace
+        time.sleep(stage.seconds(5))  # the inputs of the last merge go after their grace
         held = sum(file.stat().st_size for file in (layout.folder / "live").rglob("*.arrow"))
     return [at_most(Figure("live folder", held, "bytes", "the rows' Arrow bytes", arrow), 1.3)]
 
 
 def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
-    seconds = SECONDS // 10 if stage.quick else SECONDS
+    seconds = stage.seconds(SECONDS)
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
     say(f"memory: {seconds} s of load, {where}")

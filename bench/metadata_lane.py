@@ -33,7 +33,7 @@ def lane(stage: Stage) -> list[Figure]:
     layout = stage.site("metadata", flush_rows=1000)
     tables = stage.scaled(TABLES)
     say(f"metadata: a catalog of {tables:,} tables with {tables * COLUMNS:,} columns")
-    _fill(layout, tables)
+    fill(layout, tables)
     with running(layout, "serve", "--no-ingest") as process, connected(layout):
         server = process.child("server")
         assert server is not None
@@ -92,7 +92,7 @@ def _check(listed: pa.Table, tables: int) -> None:
         assert shown.names == [f"column_{i}" for i in range(COLUMNS)]
 
 
-def _fill(layout: Layout, tables: int) -> None:
+def fill(layout: Layout, tables: int) -> None:
     """One table made by pyiceberg, and copies of its metadata under names of their own."""
     catalog = SqlCatalog(
         "lake",

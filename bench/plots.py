@@ -15,16 +15,33 @@ from html import escape
 
 from bench.figures import Figure, amount
 
-#: Colours that differ for colour-blind eyes, too (Okabe and Ito), on white and on near-black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b")
+#: Colours that differ for colour-blind eyes, too (after Okabe and Ito): on white, on near-black.
+COLOURS = (
+    *(("#0072b2", "#56b4e9"), ("#d55e00", "#f0883e"), ("#009e73", "#2fc79a")),
+    *(("#b0508c", "#e6a0cc"), ("#8a6d00", "#e3c54a")),
+)
+OURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b")
 OURS = "K2 Flight"
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 78, 18, 66, 44
-STYLE = """
-text{font:12px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}
-.grid{stroke:#8886;stroke-width:1}.axis{stroke:#888;stroke-width:1}.page{fill:#fff}
-.goal{stroke:#888;stroke-width:1.5;stroke-dasharray:5 4}
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.page{fill:#0d1117}}
+FONT = "font-family:system-ui,'Segoe UI','DejaVu Sans',sans-serif;font-size:12px"
+
+
+def _coloured(scheme: int) -> str:
+    rules = (
+        f".c{number}{{fill:{pair[scheme]}}}polyline.c{number}{{fill:none;stroke:{pair[scheme]}}}"
+        for number, pair in enumerate(COLOURS)
+    )
+    return "\n".join(rules)
+
+
+STYLE = f"""
+text{{{FONT};fill:#24292f}}.title{{font-size:15px;font-weight:600}}
+.grid{{stroke:#888;stroke-opacity:.35}}.axis{{stroke:#888}}.page{{fill:#fff}}
+.goal{{stroke:#888;stroke-width:1.5;stroke-dasharray:5 4}}polyline{{stroke-width:2.5}}
+{_coloured(0)}
+@media(prefers-color-scheme:dark){{text{{fill:#e6edf3}}.page{{fill:#0d1117}}
+{_coloured(1)}}}
 """
 #: A number before what it counts.
 COUNTED = re.compile(
@@ -103,11 +120,8 @@ def _family(stem: str, places: dict[str, list[Figure]]) -> Chart:
         for name in yardsticks
     ]
     unit = next(iter(places.values()))[0].unit
-    counted = stem[stem.index("{}") + 3 :].split(",", maxsplit=1)[0].split(" ", maxsplit=1)[0]
-    title = stem.replace("{} ", "by ").replace("`", "")
-    return Chart(
-        title, unit, [f"{place} {counted}" for place in places], [own, *others], lines=True
-    )
+    title = stem.replace("{}", "…").replace("`", "")
+    return Chart(title, unit, list(places), [own, *others], lines=True)
 
 
 def _queries(figures: Iterable[Figure]) -> Iterator[Chart]:
@@ -119,7 +133,7 @@ def _queries(figures: Iterable[Figure]) -> Iterator[Chart]:
     for title, group in titles.items():
         keys = sorted({key for each in group for key in each.detail}, key=lambda key: int(key[1:]))
         series = [
-            Series(each.yardstick.split(" ")[0 if each.yardstick[0].isupper() else 1], values)
+            Series(each.yardstick.removeprefix("the ").split(" ")[0], values)
             for each in group
             for values in [[each.detail.get(key) for key in keys]]
         ]
@@ -162,7 +176,7 @@ def _heading(chart: Chart) -> Iterator[str]:
     yield text(LEFT - 60, 24, chart.title, kind="title", width=WIDTH - 36)
     at = float(LEFT - 60)
     for number, series in enumerate(chart.series):
-        yield f'<rect x="{at:.0f}" y="38" width="12" height="12" rx="2" fill="{_colour(number)}"/>'
+        yield f'<rect x="{at:.0f}" y="38" width="12" height="12" rx="2" class="{_colour(number)}"/>'
         yield text(at + 17, 48, series.name)
         at += 34 + 6.6 * len(series.name)
 
@@ -205,9 +219,9 @@ def _polylines(chart: Chart, step: float, height_of: Callable[[float], float]) -
         ]
         shape = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         colour = _colour(number)
-        yield f'<polyline points="{shape}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+        yield f'<polyline points="{shape}" class="{colour}"/>'
         for x, y in points:
-            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="{colour}"/>'
 
 
 def _bars(chart: Chart, step: float, height_of: Callable[[float], float]) -> Iterator[str]:
@@ -220,7 +234,7 @@ def _bars(chart: Chart, step: float, height_of: Callable[[float], float]) -> Ite
             y, bottom = height_of(value), HEIGHT - BOTTOM
             yield (
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{width * 0.92:.1f}" '
-                f'height="{bottom - y:.1f}" rx="1.5" fill="{_colour(number)}"/>'
+                f'height="{bottom - y:.1f}" rx="1.5" class="{_colour(number)}"/>'
             )
 
 
@@ -238,7 +252,7 @@ def _lying(chart: Chart) -> Iterator[str]:
             y, length = top + 22 + 17 * number, max(1.0, reach * value / most)
             yield (
                 f'<rect x="{LEFT - 60}" y="{y}" width="{length:.1f}" height="13" rx="1.5" '
-                f'fill="{_colour(number)}"/>'
+                f'class="{_colour(number)}"/>'
             )
             yield text(LEFT - 54 + length, y + 11, amount(value, chart.unit))
 
@@ -294,4 +308,4 @@ def text(
 
 
 def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+    return f"c{number % len(COLOURS)}"

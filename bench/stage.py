@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import time
@@ -52,9 +53,18 @@ class Stage:
         """Whether the figures are nobody's."""
         return self.shrink > 1
 
+    @property
+    def timed(self) -> bool:
+        """Whether anybody looks at times at all; tests look at answers only."""
+        return self.shrink <= 10
+
     def scaled(self, rows: int) -> int:
         """``rows``, or the part of them that a smaller run takes."""
         return rows // self.shrink
+
+    def seconds(self, whole: float) -> float:
+        """``whole``, or less in a smaller run, but a third of a second at least."""
+        return max(whole / self.shrink, 1 / 3)
 
     def site(self, name: str, flush_rows: int) -> Layout:
         """A new topic, table and configuration."""
@@ -82,6 +92,12 @@ class Stage:
         return layout
 
 
+@functools.cache
+def records(seed: int) -> list[bytes]:
+    """The pool's records, encoded once."""
+    return pool(seed, POOL)[1]
+
+
 def fill(
     broker: Broker, topic: str, rows: int, seed: int = SEED, *, poison_every: int = 0
 ) -> float:
@@ -89,7 +105,7 @@ def fill(
 
     With ``poison_every`` one record in so many is cut off.
     """
-    _, records = pool(seed, POOL)
+    values = records(seed)
     producer = Producer(
         {
             **broker.properties,
@@ -101,7 +117,7 @@ def fill(
     )
     began = time.perf_counter()
     for number in range(rows):
-        record = records[number % POOL]
+        record = values[number % POOL]
         if poison_every and number % poison_every == poison_every // 2:
             record = record[:-1]
         while True:
