@@ -16,7 +16,7 @@ from support_stack import Stack
 from bench.figures import Figure, amount
 from bench.lanes import LANES
 from bench.results import run_of, write, write_page
-from bench.stage import SEED, Stage, say
+from bench.stage import SEED, Stage, peaks, say
 
 
 def main() -> int:
@@ -41,6 +41,7 @@ def run(name: str, broker: Broker, stack: Stack, *, quick: bool) -> bool:
     """One lane, its JSON and the page; False where it failed: its earlier figures stay."""
     folder = Path(tempfile.mkdtemp(prefix=f"k2-bench-{name}-"))
     began = time.monotonic()
+    peaks.clear()
     try:
         figures = LANES[name](Stage(broker, folder, 10 if quick else 1, stack))
     except Exception:  # noqa: BLE001 - whatever one lane meets, the others are measured
@@ -49,6 +50,11 @@ def run(name: str, broker: Broker, stack: Stack, *, quick: bool) -> bool:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.monotonic() - began
+    figures += [
+        Figure(f"{name}: most memory of the {role}", size, "bytes")
+        for role, size in peaks.items()
+        if size
+    ]
     show(figures)
     path = write(run_of(name, figures, seconds, quick=quick, seed=SEED))
     if not quick:

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from confluent_kafka import Producer
 from support_site import connect as connected
 
+from bench.crowd import CLIENTS, crowd
 from bench.figures import Figure, below
 from bench.ingest_lane import consumer_at_start
 from bench.stage import PARTITIONS, POOL, SEED, Stage, quantile, records, running, say, wait_for
 
 RATE = 50_000
-SECONDS = 30
+SECONDS = 20
 #: Past the broker's compilations, the first flushes, caches and tiers.
 WARM_S = 15
 #: The producer sends every so many seconds what is due.
@@ -51,6 +52,9 @@ def lane(stage: Stage) -> list[Figure]:
             say("freshness: asking")
             with connection.cursor() as cursor:
                 ages, seen, asked = _ask(cursor, seconds)
+            say("freshness: asking while others do")
+            with crowd(layout.uri), connection.cursor() as cursor:
+                crowded, _, _ = _ask(cursor, seconds)
             say("freshness: bare consumer")
             bare = _bare(stage, layout.topic, max(seconds / 3, 1.0))
         finally:
@@ -73,6 +77,13 @@ def lane(stage: Stage) -> list[Figure]:
                 *(quantile(ages, 0.99), "ms", yardstick, quantile(bare, 0.99)),
             ),
             50,
+        ),
+        *(
+            Figure(
+                f"freshness {name} (age of the newest row), while {CLIENTS} clients query",
+                *(quantile(crowded, share), "ms", "alone", quantile(ages, share)),
+            )
+            for name, share in (("p50", 0.5), ("p99", 0.99))
         ),
         Figure("freshness p50 (production → end of first answer)", quantile(seen, 0.5), "ms"),
         Figure("freshness p99 (production → end of first answer)", quantile(seen, 0.99), "ms"),

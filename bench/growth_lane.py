@@ -22,10 +22,20 @@ from chaos.site import Layout
 from pyiceberg.catalog.sql import SqlCatalog
 
 from bench.figures import Figure, at_most
-from bench.loaded import add_live, with_history
 from bench.metadata_lane import fill as fill_catalog
 from bench.peers import Ask, asking
-from bench.stage import SEED, TABLE, Stage, manifest, quantile, running, say
+from bench.stage import (
+    SEED,
+    TABLE,
+    Stage,
+    fill,
+    manifest,
+    quantile,
+    running,
+    say,
+    set_keys,
+    wait_for,
+)
 from bench.suite import asked
 from bench.turns import noise
 from catalog.offsets import Offsets
@@ -46,54 +56,56 @@ POINT = "select value from grown.points where id = {}"
 
 def lane(stage: Stage) -> list[Figure]:
     """All four."""
-    return [*_snapshots(stage), *_segments(stage), *_tables(stage), *_clients(stage)]
+    return [*_snapshots_and_clients(stage), *_tables(stage), *_segments(stage)]
 
 
-# --- snapshots and tables -----------------------------------------------------------------------
+# --- snapshots, tables, clients -----------------------------------------------------------------
 
 
-def _snapshots(stage: Stage) -> list[Figure]:
-    def prepare(layout: Layout, count: int) -> None:
-        _points(stage, layout)
-        _more_snapshots(layout, count)
-
+def _snapshots_and_clients(stage: Stage) -> list[Figure]:
+    """Tables that differ in their number of snapshots, then more and more clients of one."""
+    layout = stage.site("growth", flush_rows=1000)
     sizes = _sizes(stage, SNAPSHOTS)
-    return _grown(stage, "point query, {} snapshots", "snapshots", sizes, prepare)
+    say(f"growth: {', '.join(f'{size:,}' for size in sizes)} snapshots")
+    _points(stage, layout, "points")
+    for size in sizes:
+        name = f"points_{size}"
+        _points(stage, layout, name)
+        _more_snapshots(layout, name, size)
+    with running(layout, "serve", "--no-ingest"), asked(layout) as ask:
+        asks = {size: _of(ask, f"points_{size}") for size in sizes}
+        times = _in_turns(asks, _repeats(stage), POINT.format)
+        clients = list(_clients(stage, layout.uri))
+    return [*_beside_the_smallest("point query, {} snapshots", times), *clients]
+
+
+def _of(ask: Ask, name: str) -> Ask:
+    return lambda sql: ask(sql.replace("points", name))
 
 
 def _tables(stage: Stage) -> list[Figure]:
-    def prepare(layout: Layout, count: int) -> None:
-        fill_catalog(layout, count - 1)
-        _points(stage, layout)
+    """A server per size of the catalog, all up and asked in turns."""
+    with ExitStack() as stack:
+        asks: dict[int, Ask] = {}
+        for size in _sizes(stage, TABLES):
+            say(f"growth: {size:,} tables")
+            layout = stage.site(f"growth-{size}", flush_rows=1000)
+            fill_catalog(layout, size - 1)
+            _points(stage, layout, "points")
+            stack.enter_context(running(layout, "serve", "--no-ingest"))
+            asks[size] = stack.enter_context(asked(layout))
+        times = _in_turns(asks, _repeats(stage), POINT.format)
+    return list(_beside_the_smallest("point query, {} tables", times))
 
-    sizes = _sizes(stage, TABLES)
-    return _grown(stage, "point query, {} tables", "tables", sizes, prepare)
+
+def _repeats(stage: Stage) -> int:
+    return 100 if stage.timed else 3
 
 
 def _sizes(stage: Stage, whole: Sequence[int]) -> list[int]:
     """The sizes that a smaller run takes: never fewer than two."""
     fitting = [size for size in whole if size <= max(whole) // stage.shrink]
     return fitting if len(fitting) > 1 else list(whole[:2])
-
-
-def _grown(
-    stage: Stage,
-    name: str,
-    what: str,
-    sizes: Sequence[int],
-    prepare: Callable[[Layout, int], None],
-) -> list[Figure]:
-    """The point query's time at each size, with all servers up and asked in turns."""
-    with ExitStack() as stack:
-        asks: dict[int, Ask] = {}
-        for size in sizes:
-            say(f"growth: {size:,} {what}")
-            layout = stage.site(f"growth-{what}-{size}", flush_rows=1000)
-            prepare(layout, size)
-            stack.enter_context(running(layout, "serve", "--no-ingest"))
-            asks[size] = stack.enter_context(asked(layout))
-        times = _in_turns(asks, 100 if stage.timed else 3, POINT.format)
-    return list(_beside_the_smallest(name, times))
 
 
 def _in_turns(
@@ -126,14 +138,14 @@ def _beside_the_smallest(name: str, times: dict[int, list[float]]) -> Iterator[F
         yield at_most(figure, GROWTH) if size == largest else figure
 
 
-def _points(stage: Stage, layout: Layout) -> None:
-    """The table that is asked: ids in order, so that one row group holds an id."""
+def _points(stage: Stage, layout: Layout, name: str) -> None:
+    """A table that is asked: ids in order, so that one row group holds an id."""
     rows = max(stage.scaled(ROWS), 1_000)
     values = np.random.default_rng(SEED).random(rows)
     points = pa.table({"id": np.arange(rows), "value": values})
     with closing(_catalog(layout)) as catalog:
-        catalog.create_namespace("grown")
-        catalog.create_table("grown.points", points.schema).append(points)
+        catalog.create_namespace_if_not_exists("grown")
+        catalog.create_table(f"grown.{name}", points.schema).append(points)
 
 
 def _catalog(layout: Layout) -> SqlCatalog:
@@ -141,13 +153,13 @@ def _catalog(layout: Layout) -> SqlCatalog:
     return SqlCatalog("lake", uri=database, warehouse=warehouse)
 
 
-def _more_snapshots(layout: Layout, count: int) -> None:
+def _more_snapshots(layout: Layout, name: str, count: int) -> None:
     """As many snapshots as a table has after so many commits, all with the same files.
 
     Ten thousand real commits would write the metadata file ten thousand times: hours.
     """
     with closing(_catalog(layout)) as catalog:
-        location = catalog.load_table("grown.points").metadata_location
+        location = catalog.load_table(f"grown.{name}").metadata_location
     file = Path(location.removeprefix("file://"))
     metadata = json.loads(file.read_text())
     (last,) = metadata["snapshots"]
@@ -172,8 +184,8 @@ def _more_snapshots(layout: Layout, count: int) -> None:
     grown.write_text(json.dumps(metadata))
     with closing(sqlite3.connect(layout.folder / "catalog.db")) as database:
         database.execute(
-            "update iceberg_tables set metadata_location = ? where table_name = 'points'",
-            (f"file://{grown}",),
+            "update iceberg_tables set metadata_location = ? where table_name = ?",
+            (f"file://{grown}", name),
         )
         database.commit()
 
@@ -184,19 +196,21 @@ def _more_snapshots(layout: Layout, count: int) -> None:
 def _segments(stage: Stage) -> list[Figure]:
     """An aggregate over the tail, and a look for one symbol, whose rows lie in all segments."""
     rows = stage.scaled(LIVE_ROWS)
-    layout = with_history(stage, "growth-live", rows // 10)
-    with running(layout, "serve"):
-        add_live(stage, layout, rows, rows + rows // 10)
+    layout = stage.site("growth-live", flush_rows=100 * rows)
+    set_keys(layout, flush_age_s=1_000_000)
+    fill(stage.broker, layout.topic, rows)
+    with running(layout, "ingest"):
+        wait_for(layout, visible=rows)
     sql = (
         "select symbol, count(*) as n, sum(quantity) as traded from market_data.trades"
         " where symbol <> 'S{:02}' group by symbol order by symbol"
     )
     times: dict[int, list[float]] = {}
     answers: dict[int, list[pa.Table]] = {}
-    for count in SEGMENTS:
-        say(f"growth: {count} segments")
-        _cut(layout, count)
-        with running(layout, "serve", "--no-ingest"), asked(layout) as ask:
+    with running(layout, "serve", "--no-ingest"), asked(layout) as ask:
+        for count in SEGMENTS:
+            say(f"growth: {count} segments")
+            _cut(layout, count)
             answers[count] = [ask(sql.format(number)) for number in range(3)]
             times |= _in_turns({count: ask}, 30 if stage.timed else 3, sql.format)
     assert all(each == answers[SEGMENTS[0]] for each in answers.values())
@@ -246,24 +260,14 @@ def _within(rows: pa.Table, ranges: Sequence[Range]) -> pa.RecordBatch:
     return table.to_batches()[0]
 
 
-# --- clients ------------------------------------------------------------------------------------
-
-
-def _clients(stage: Stage) -> list[Figure]:
-    layout = stage.site("growth-clients", flush_rows=1000)
-    _points(stage, layout)
-    figures = []
-    counts = CLIENTS if stage.timed else CLIENTS[:3]
-    with running(layout, "serve", "--no-ingest"), asked(layout):
-        for count in counts:
-            say(f"growth: {count} clients")
-            times, seconds = _together(layout.uri, count, stage.seconds(SECONDS))
-            clients = f"{count} client{'s' if count > 1 else ''}"
-            middle = Figure(f"point query, {clients}, p50", 1000 * quantile(times, 0.5), "ms")
-            last = Figure(f"point query, {clients}, p99", 1000 * quantile(times, 0.99), "ms")
-            rate = Figure(f"point query, {clients}, all together", len(times) / seconds, "/s")
-            figures += [middle, last, rate]
-    return figures
+def _clients(stage: Stage, uri: str) -> Iterator[Figure]:
+    for count in CLIENTS if stage.timed else CLIENTS[:3]:
+        say(f"growth: {count} clients")
+        times, seconds = _together(uri, count, stage.seconds(SECONDS))
+        clients = f"point query, {count} client{'s' if count > 1 else ''}"
+        yield Figure(f"{clients}, p50", 1000 * quantile(times, 0.5), "ms")
+        yield Figure(f"{clients}, p99", 1000 * quantile(times, 0.99), "ms")
+        yield Figure(f"{clients}, all together", len(times) / seconds, "/s")
 
 
 def _together(uri: str, count: int, seconds: float) -> tuple[list[float], float]:

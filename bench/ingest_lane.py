@@ -10,8 +10,10 @@ import pyarrow as pa
 from chaos.market import _PARSED
 from chaos.site import Layout
 from confluent_kafka import Consumer, TopicPartition
+from support_site import connect as connected
 from support_site import logs
 
+from bench.crowd import CLIENTS, crowd
 from bench.figures import Figure, at_least
 from bench.stage import PARTITIONS, Stage, fill, manifest, running, say, set_keys, wait_for
 
@@ -38,6 +40,7 @@ def lane(stage: Stage) -> list[Figure]:
         visible = wait_for(layout, visible=rows)
         both = wait_for(layout, committed=rows)
     rate = rows / (both - began)
+    crowded = _crowded(stage, rows)
     detail = {"live_rows_per_s": rows / (visible - began), "flush_rows": flush_rows}
     return [
         at_least(
@@ -55,6 +58,10 @@ def lane(stage: Stage) -> list[Figure]:
             ),
             10,
         ),
+        Figure(
+            f"ingest, broker → live and Iceberg, while {CLIENTS} clients query",
+            *(crowded, "rows/s", "nobody queries", rate),
+        ),
         at_least(
             Figure(
                 "ingest, broker → live", *(rows / (visible - began), "rows/s"), "bare loop", bare
@@ -62,6 +69,22 @@ def lane(stage: Stage) -> list[Figure]:
             0.55,
         ),
     ]
+
+
+def _crowded(stage: Stage, rows: int) -> float:
+    """rows/s until all are visible and committed, while clients query the table."""
+    layout = stage.site("crowded", flush_rows=rows // FLUSHES)
+    set_keys(layout, flush_age_s=FLUSH_AGE_S)
+    few = rows // 20
+    fill(stage.broker, layout.topic, few)
+    say(f"ingest: {rows:,} more trades while {CLIENTS} clients query")
+    with running(layout, "serve", "--no-ingest"), connected(layout):
+        with running(layout, "ingest"):
+            wait_for(layout, committed=few)
+        fill(stage.broker, layout.topic, rows)
+        with crowd(layout.uri), running(layout, "ingest"):
+            began = wait_for(layout, visible=few + 1)
+            return rows / (wait_for(layout, committed=few + rows) - began)
 
 
 def first_publication(layout: Layout) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.market import pool
-from chaos.site import Layout, Process, lay_out
+from chaos.site import Layout, Process, lay_out, pid_of
 from confluent_kafka import Producer
 from support_kafka import Broker
 from support_site import logs
@@ -139,14 +140,31 @@ def set_keys(layout: Layout, **keys: object) -> None:
     layout.config.write_text("\n".join(lines) + "\n")
 
 
+#: Role → the most memory that a process of it ever had resident since the dictionary was cleared.
+peaks: dict[str, int] = {}
+
+
 @contextlib.contextmanager
 def running(layout: Layout, *arguments: str) -> Iterator[Process]:
-    """A ``k2`` process for the length of the block."""
+    """A ``k2`` process for the length of the block; notes its :data:`peaks` (on Linux)."""
     process = Process(layout, arguments)
     try:
         yield process
     finally:
+        for role in ("server", "ingest"):
+            pid = pid_of(layout, role)
+            if pid is not None:
+                peaks[role] = max(peaks.get(role, 0), peak_bytes(pid))
         process.end()
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a living process ever had resident; 0 where the system cannot say."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
+            return int(found[1]) * 1024
+    return 0
 
 
 def manifest(layout: Layout) -> Manifest | None:

@@ -63,6 +63,7 @@ def test_help_lists_every_target_that_people_use(tmp_path: Path) -> None:
         "fuzz",
         "differential",
         "bench",
+        "bench-compare",
         "lock",
         "clean",
     ):
