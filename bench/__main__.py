@@ -23,10 +23,14 @@ def main() -> int:
     """Runs the lanes, each on its own: 1 where one of them failed."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     parser.add_argument("lanes", nargs="*", help=f"of {', '.join(LANES)}; default: all")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything; on no page")
+    parser.add_argument("--page", action="store_true", help="measure nothing: draw the page anew")
     flags = parser.parse_args()
     if unknown := [name for name in flags.lanes if name not in LANES]:
         parser.error(f"no such lane: {', '.join(unknown)}; there are {', '.join(LANES)}")
+    if flags.page:
+        write_page(LANES)
+        return 0
     began = time.monotonic()
     with Stack.own() as stack:
         broker = Broker(stack.state("kafka", jvm="-Xmx1g -XX:+UseG1GC")["bootstrap"])

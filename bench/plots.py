@@ -66,8 +66,8 @@ class Chart:
         unit: of the values; "" for ratios.
         places: labels along the x axis.
         series: one value per place each.
-        lines: lines over a logarithmic axis, or bars from zero.
-        goal: a value to hold the bars against.
+        lines: lines over a logarithmic axis, or bars.
+        goal: the bars begin here, up and down a logarithmic axis; None: at zero.
     """
 
     title: str
@@ -76,6 +76,11 @@ class Chart:
     series: Sequence[Series]
     lines: bool = False
     goal: float | None = None
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether equal ratios are equal distances."""
+        return self.lines or self.goal is not None
 
 
 def drawings(lane: str, figures: Sequence[Figure]) -> dict[str, tuple[str, str]]:
@@ -137,7 +142,7 @@ def _queries(figures: Iterable[Figure]) -> Iterator[Chart]:
             for each in group
             for values in [[each.detail.get(key) for key in keys]]
         ]
-        name = f"{title}: our time ÷ theirs, query by query (less is better)"
+        name = f"{title}: our time ÷ theirs, query by query (below 1 we are faster)"
         yield Chart(name, "", [key.upper() for key in keys], series, goal=1.0)
 
 
@@ -189,7 +194,7 @@ def _standing(chart: Chart) -> Iterator[str]:
     def height_of(value: float) -> float:
         share = (
             math.log(value / floor) / math.log(ceiling / floor)
-            if chart.lines
+            if chart.logarithmic
             else (value - floor) / (ceiling - floor)
         )
         return TOP + plot_height * (1 - share)
@@ -226,15 +231,16 @@ def _polylines(chart: Chart, step: float, height_of: Callable[[float], float]) -
 
 def _bars(chart: Chart, step: float, height_of: Callable[[float], float]) -> Iterator[str]:
     width = step * 0.78 / len(chart.series)
+    start = height_of(chart.goal) if chart.goal is not None else HEIGHT - BOTTOM
     for number, series in enumerate(chart.series):
         for place, value in enumerate(series.values):
             if value is None:
                 continue
             x = LEFT + step * (place + 0.11) + width * number
-            y, bottom = height_of(value), HEIGHT - BOTTOM
+            top, bottom = sorted((height_of(value), start))
             yield (
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{width * 0.92:.1f}" '
-                f'height="{bottom - y:.1f}" rx="1.5" class="{_colour(number)}"/>'
+                f'<rect x="{x:.1f}" y="{top:.1f}" width="{width * 0.92:.1f}" '
+                f'height="{bottom - top:.1f}" rx="1.5" class="{_colour(number)}"/>'
             )
 
 
@@ -275,7 +281,7 @@ def _axis(chart: Chart) -> tuple[float, float, list[float]]:
     if chart.goal is not None:
         values.append(chart.goal)
     low, high = min(values), max(values)
-    if not chart.lines:
+    if not chart.logarithmic:
         step = next(each for each in _rounds(high / 6) if each * 6 >= high)
         count = math.ceil(high / step)
         return 0.0, step * count, [step * number for number in range(count + 1)]
