@@ -14,6 +14,8 @@ from bench.stage import PATIENCE_S, Stage, fill, manifest, say, set_keys, wait_f
 from catalog.manifest import Manifest
 
 ROWS = 1_000_000
+#: After the first start, which has nothing to recover; the median counts.
+RESTARTS = 3
 #: Deaths of writers; the slowest take-over counts.
 DEATHS = 3
 
@@ -31,7 +33,7 @@ def recovery(stage: Stage) -> Figure:
     say(f"recovery: writing {rows:,} trades")
     fill(stage.broker, layout.topic, rows)
     seconds = []
-    for restart in range(4):
+    for restart in range(1 + stage.turns(RESTARTS)):
         before = manifest(layout)
         began = time.perf_counter()
         process = Process(layout, ["ingest"])
@@ -62,7 +64,7 @@ def take_over(stage: Stage) -> Figure:
     with ExitStack() as stack:
         writer, standby = first, second
         process = _started(stack, writer, "writer")
-        for _ in range(DEATHS):
+        for _ in range(stage.turns(DEATHS)):
             heir = _started(stack, standby, "follower")
             died = time.perf_counter()
             process.kill()

@@ -63,6 +63,10 @@ class Stage:
         """``rows``, or the part of them that a smaller run takes."""
         return rows // self.shrink
 
+    def turns(self, whole: int) -> int:
+        """``whole``, or one where nobody looks at times."""
+        return whole if self.timed else 1
+
     def seconds(self, whole: float) -> float:
         """``whole``, or less in a smaller run, but a third of a second at least."""
         return max(whole / self.shrink, 1 / 3)

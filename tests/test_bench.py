@@ -31,11 +31,11 @@ def lane_run(lane: str, *figures: Figure, quick: bool = False) -> Run:
 
 
 def test_a_ratio_is_the_median_of_the_turns_ratios() -> None:
-    """A slow hour that both meet does not count; medians of the two alone would say 1.0."""
-    turns = Turns({"ours": [1.0, 4.0, 30.0], "peer": [1.0, 2.0, 10.0]})
+    """A slow moment that both meet does not count; the medians' own quotient would say 0.4."""
+    turns = Turns({"ours": [1.0, 4.0, 30.0], "peer": [1.0, 10.0, 10.0]})
     figure = turns.figure("f", "ours", "peer", "peer")
-    assert (figure.value, figure.against, figure.ratio) == (4.0, 2.0, 2.0)
-    assert figure.noise == pytest.approx((2.5 - 1.5) / 2 / 2)
+    assert (figure.value, figure.against, figure.ratio) == (4.0, 10.0, 1.0)
+    assert figure.noise == pytest.approx((2.0 - 0.7) / 2)
 
 
 def test_the_larger_of_two_yardsticks_counts_turn_by_turn() -> None:
