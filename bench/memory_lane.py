@@ -77,12 +77,16 @@ def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
     return figures
 
 
+#: Samples that have thirds.
+LEAST = 3
+
+
 def _watch(supervisor: Process, connection: object, seconds: float) -> dict[str, list[int]]:
     samples: dict[str, list[int]] = {"server": [], "ingest": []}
     warm = time.perf_counter() + seconds / 10
     limit = time.perf_counter() + seconds
     with connection.cursor() as cursor:  # type: ignore[attr-defined] # the driver has no types
-        while time.perf_counter() < limit:
+        while time.perf_counter() < limit or min(map(len, samples.values())) < LEAST:
             cursor.execute(_SQL)
             answer = cursor.fetch_arrow_table()
             assert isinstance(answer, pa.Table)
