@@ -29,7 +29,11 @@ def stage(kafka: Broker, tmp_path: Path) -> Stage:
     return Stage(kafka, tmp_path, SHRINK, Stack(Path(os.environ["K2_TEST_STACK"])))
 
 
-@pytest.mark.parametrize("lane", LANES)
+#: Lanes that load or kill processes for a while: `make bench ARGS="--quick …"` shows them.
+LONG = {"freshness", "memory", "pool", "recovery"}
+
+
+@pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in LONG])
 def test_the_lane_answers(lane: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes compare answers themselves; a peer that is not there has a line of its own."""
     monkeypatch.setattr(latency_lane, "SECONDS", 0.1)
