@@ -48,7 +48,7 @@ Asks = Mapping[str, Callable[[int], pa.Table]]
 def lane(stage: Stage) -> list[Figure]:
     """Warm, cold and after one more commit, in turns; then pyiceberg's own scan of the same."""
     layout = stage.site("files", flush_rows=1000)
-    counts = [max(1, stage.scaled(count)) for count in COUNTS]
+    counts = sorted({max(1, stage.scaled(count)) for count in COUNTS})
     with closing(_catalog(layout)) as catalog:
         catalog.create_namespace(NAMESPACE)
         tables = {}

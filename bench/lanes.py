@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bench import (
     fetch_lane,
+    files_lane,
     freshness_lane,
     growth_lane,
     hits_lane,
@@ -31,6 +32,7 @@ LANES: Mapping[str, Callable[[Stage], list[Figure]]] = {
     "tpch": tpch_lane.lane,
     "hits": hits_lane.lane,
     "latency": latency_lane.lane,
+    "files": files_lane.lane,
     "metadata": metadata_lane.lane,
     "growth": growth_lane.lane,
     "memory": memory_lane.lane,
