@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -54,6 +55,10 @@ RECOVER_S = 60.0
 QUIET_S = 30.0
 #: Longest wait at the end for another record to become visible, in seconds.
 VISIBLE_S = 120.0
+
+
+def _either(supervisor: Process, wanted: Callable[[], bool]) -> bool:
+    return supervisor.code is not None or wanted()
 
 
 class Campaign:
@@ -238,30 +243,50 @@ class Campaign:
 
     def _finish(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
         """Tops up rows and answers, then waits until every record is visible."""
-        with self._running("serve"):
-            self._until(self._has_rows, 600, trickle=5_000)
-            self._until(lambda: self._judge.verdict.mixed >= self.plan.answers, 3_600)
-            self._until(lambda: sum(self._injected().values()) >= self.plan.faults, 600)
-            self._storm.end()
-            self._stop_producers.set()
-            for producer in producers:
-                producer.join(60)
-                if producer.is_alive():
-                    self._fail("a producer did not end within 60 s")
-            self._stop_readers.set()
-            for reader in readers:
-                self._end(reader)
-            self._drain()
-            self._judge.settle(time.monotonic())
-            self._judge.load()  # also where no answer waited: the last one is held against all
-            self._last_answer()
-            if self.plan.poison_every:
-                self._last_letters()
-            self._audit()
+        for _ in range(REFUSED_IN_A_ROW):
+            with self._running("serve") as supervisor:
+                if self._topped_up(supervisor):
+                    self._settle(producers, readers)
+                    break
+            if supervisor.code == ExitCode.UNAVAILABLE:  # a fault met its start
+                self.outcome.refused["serve"] += 1
+            else:
+                self._ended_by_itself("serve", supervisor, "at the end")
+        else:
+            self._fail(f"k2 serve ended {REFUSED_IN_A_ROW} times in a row")
         if (injected := sum(self._injected().values())) < self.plan.faults:
             self._fail(f"only {injected} faults took effect")
         if self._judge.verdict.mixed < self.plan.answers:
             self._fail(f"only {self._judge.verdict.mixed} answers held live and history rows")
+
+    def _topped_up(self, supervisor: Process) -> bool:
+        """Whether there are rows, answers and faults enough; not where the system ended before."""
+        for wanted, timeout_s, trickle in (
+            (self._has_rows, 600, 5_000),
+            (lambda: self._judge.verdict.mixed >= self.plan.answers, 3_600, 100),
+            (lambda: sum(self._injected().values()) >= self.plan.faults, 600, 100),
+        ):
+            self._until(partial(_either, supervisor, wanted), timeout_s, trickle=trickle)
+        return supervisor.code is None
+
+    def _settle(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
+        """Nothing comes any more: all that was written is there, once."""
+        self._storm.end()
+        self._stop_producers.set()
+        for producer in producers:
+            producer.join(60)
+            if producer.is_alive():
+                self._fail("a producer did not end within 60 s")
+        self._stop_readers.set()
+        for reader in readers:
+            self._end(reader)
+        self._drain()
+        self._judge.settle(time.monotonic())
+        self._judge.load()  # also where no answer waited: the last one is held against all
+        self._last_answer()
+        if self.plan.poison_every:
+            self._last_letters()
+        self._audit()
 
     def _has_rows(self) -> bool:
         self._judge.load()
