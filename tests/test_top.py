@@ -50,6 +50,11 @@ def asked(sql: str) -> Top | None:
         ("select _offset from (select 0 - _offset as _offset from files) order by 1 limit 5", None),
         ("select * from (select * from files limit 9) order by price limit 5", None),
         ("select * from files limit 0", None),
+        ("select upper(symbol) from files order by upper(symbol) limit 5", None),
+        (
+            "select s from (select upper(symbol) as s, price from files) order by price limit 5",
+            Top(5, "price"),
+        ),
     ],
 )
 def test_what_a_statement_takes(sql: str, top: Top | None) -> None:
