@@ -33,7 +33,7 @@ from pyiceberg.types import NestedField
 
 from catalog.bounds import typed
 from catalog.iceberg_schema import plain_type
-from catalog.recasts import Range
+from catalog.recasts import Range, intersection
 
 #: Partition values of some files; None: null, or none that is known.
 Values = Sequence[object]
@@ -179,11 +179,7 @@ def _proof(source: Source, files: Sequence[DataFile]) -> Proof:
 
 
 def _both(one: Proof, other: Proof) -> Proof:
-    lower, upper = one.range
-    least, most = other.range
-    lower = pc.if_else(pc.fill_null(pc.greater(least, lower), pc.is_null(lower)), least, lower)
-    upper = pc.if_else(pc.fill_null(pc.less(most, upper), pc.is_null(upper)), most, upper)
-    return Proof(Range(lower, upper), pc.coalesce(one.null, other.null))
+    return Proof(intersection(one.range, other.range), pc.coalesce(one.null, other.null))
 
 
 @singledispatch

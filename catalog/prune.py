@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from catalog.buckets import bucket_of
 from catalog.outcomes import COMPARISONS, CONNECTIVES, Bits, Outcome, first_at_least, or_true
-from catalog.recasts import Range, recast
+from catalog.recasts import Range, intersection, recast
 
 #: An expression of DataFusion (``datafusion.expr.Expr``): the library has no types of its own.
 Expr = Any
@@ -142,12 +142,9 @@ class _Files:
         lower, upper = self._field("lower", name), self._field("upper", name)
         if lower is None or upper is None:
             return None
-        least = self._field("partition_lower", name)
-        most = self._field("partition_upper", name)
-        if least is not None and most is not None:
-            lower = pc.if_else(_or_null(pc.greater(least, lower), lower), least, lower)
-            upper = pc.if_else(_or_null(pc.less(most, upper), upper), most, upper)
-        return Range(lower, upper)
+        found = Range(lower, upper)
+        least, most = self._field("partition_lower", name), self._field("partition_upper", name)
+        return found if least is None or most is None else intersection(found, Range(least, most))
 
     def _field(self, struct: str, name: str) -> pa.Array | None:
         found = self._structs.get(struct)
@@ -308,11 +305,6 @@ class _Files:
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array, not copied where it is one."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _or_null(better: pa.Array, bound: pa.Array) -> pa.Array:
-    """Where a bound is better, or the only one."""
-    return pc.if_else(pc.is_valid(better), better, pc.is_null(bound))
 
 
 def _is_literal(expr: Expr) -> bool:

@@ -27,6 +27,15 @@ class Range(NamedTuple):
     upper: pa.Array
 
 
+def intersection(one: Range, other: Range) -> Range:
+    """The tighter bound of two at each end; where one is unknown, the other."""
+    above = pc.coalesce(pc.greater(other.lower, one.lower), pc.is_null(one.lower))
+    below = pc.coalesce(pc.less(other.upper, one.upper), pc.is_null(one.upper))
+    return Range(
+        pc.if_else(above, other.lower, one.lower), pc.if_else(below, other.upper, one.upper)
+    )
+
+
 def recast(bounds: Range, kind: pa.DataType) -> Range | None:
     """Bounds of ``CAST(column AS kind)``.
 

@@ -67,9 +67,6 @@ def root(path: str) -> str:
 def _by_store(paths: Sequence[str]) -> Iterable[Sequence[str]]:
     """The paths of each store: the engine reads all files of one scan from the first one's."""
     found: dict[str, list[str]] = {}
-    first = f"{root(paths[0])}/"
-    if all(path.startswith(first) for path in paths) and first != "/":
-        return [paths]
     for path in paths:
         found.setdefault(root(path), []).append(path)
     return found.values()

@@ -68,7 +68,7 @@ def require_reading(plan: LogicalPlan) -> None:
     Raises:
         Unimplemented: the plan has a node that no reading statement has.
     """
-    for node in _walk(plan):
+    for node in walk(plan):
         kind = type(_variant(node)).__name__
         if kind not in ALLOWED:
             raise Unimplemented(f"statements with a {kind} step are not offered")
@@ -85,7 +85,7 @@ def is_divisible(plans: Sequence[LogicalPlan], words: frozenset[str]) -> bool:
     if words & VOLATILE_WORDS:
         return False
     for plan in plans:
-        kinds = [type(_variant(node)).__name__ for node in _walk(plan)]
+        kinds = [type(_variant(node)).__name__ for node in walk(plan)]
         scans = len(_SCAN_LINE.findall(plan.display_indent()))  # those in sub-queries too
         if scans != 1 or kinds.count("TableScan") != 1 or not ROW_BY_ROW.issuperset(kinds):
             return False
@@ -120,16 +120,17 @@ def scans_by_label(plan: LogicalPlan) -> Mapping[str, list[tuple[Any, ...]]] | N
 
 def _scans(plan: LogicalPlan) -> Iterator[Any]:
     """Every scan that the plan shows."""
-    for node in _walk(plan):
+    for node in walk(plan):
         variant = _variant(node)
         if type(variant).__name__ == "TableScan":
             yield variant
 
 
-def _walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:
+def walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:
+    """Every step of a plan, from the top."""
     yield plan
     for child in plan.inputs():
-        yield from _walk(child)
+        yield from walk(child)
 
 
 def _variant(node: LogicalPlan) -> Any:

@@ -10,12 +10,14 @@ Source: apache/datafusion issues 25244, 25262, 25263, 25264 and 25296 (dynamic f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
+
+from flight_server.analysis import walk
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
 #: every table with a tail is), even where it names columns of both. Merge joins push nothing.
@@ -30,13 +32,11 @@ def cautions(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
     text = plan.display_indent()
     joins = text.count(" Join: ")
     found: dict[str, str] = {}
-    if joins == 0 or not any(_names_twice(context, node) for node in _walk(plan)):
-        return found
     if "Right Join: " in text and "Filter: " in text:
         found |= _RIGHT
     if joins > 1:
         found |= _CHAINED
-    return found
+    return found if found and any(_names_twice(context, node) for node in walk(plan)) else {}
 
 
 def real_schema(
@@ -63,9 +63,3 @@ def _names_twice(context: SessionContext, node: LogicalPlan) -> bool:
         set(context.create_dataframe_from_logical_plan(side).schema().names) for side in sides
     )
     return not left.isdisjoint(right)
-
-
-def _walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:
-    yield plan
-    for below in plan.inputs():
-        yield from _walk(below)
