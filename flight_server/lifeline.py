@@ -8,6 +8,7 @@ loads its modules and waits until the one byte that is ever written tells it tha
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -166,7 +167,11 @@ def die_first() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set; to be called on the main thread."""
+    """An event that SIGINT and SIGTERM set; to be called on the main thread.
+
+    A SIGTERM that comes when the work is over and the interpreter ends changes nothing: without our
+    handlers, which the interpreter takes away first, it would turn an end in order into a death.
+    """
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -174,6 +179,7 @@ def stop_on_signals() -> threading.Event:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
     return stop
 
 

@@ -217,6 +217,26 @@ def test_a_child_says_once_that_it_is_ready(tmp_path: Path) -> None:
     assert silent.end(PATIENCE_S) == 3
 
 
+def test_a_sigterm_while_the_interpreter_ends_changes_nothing() -> None:
+    """Sent by what is destroyed with the modules, after our handlers were taken away."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from flight_server.lifeline import stop_on_signals
+
+        class Late:
+            def __del__(self, kill=os.kill, pid=os.getpid()):
+                assert sys.is_finalizing()
+                kill(pid, signal.SIGTERM)
+                print("told again")
+
+        late = Late()
+        stop_on_signals()
+    """)
+    command = [sys.executable, "-c", script]
+    child = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    assert (child.returncode, child.stdout) == (0, b"told again\n"), child.stderr.decode()
+
+
 def test_the_supervisor_loads_neither_engine_nor_kafka_nor_settings() -> None:
     """It must not be able to crash with its children: only the standard library and ours."""
     code = textwrap.dedent(
