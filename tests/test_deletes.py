@@ -26,6 +26,7 @@ from conftest import S3Store
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 from pyiceberg.types import LongType
+from support_avro import FUZZ
 from support_deletes import Delete, Log, add_file, by_equality, by_position, commit, vectors
 from support_lake import sqlite_properties
 
@@ -425,17 +426,10 @@ def test_what_cannot_be_read_exactly_is_refused(site: Site) -> None:
         site.ask("select * from items")
 
 
-def test_random_tables_are_read_as_the_specification_says(site: Site) -> None:
-    campaign(site, seed=1, tables=4)
-
-
 @pytest.mark.differential
-def test_many_random_tables_are_read_as_the_specification_says(tmp_path: Path) -> None:
-    for seed in range(20):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        with closing(Site(folder)) as site:
-            campaign(site, seed=100 + seed, tables=5)
+@pytest.mark.parametrize("seed", range(100 if FUZZ else 4))
+def test_random_tables_are_read_as_the_specification_says(site: Site, seed: int) -> None:
+    campaign(site, seed, tables=4)
 
 
 def campaign(site: Site, seed: int, tables: int) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import support_deletes as deletes
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.catalog import load_catalog
+from support_avro import examples
 from support_live import (
     IDENTITY,
     NAME,
@@ -831,13 +832,8 @@ class History:
             self.ingest.trim()
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-)
 @given(seed=st.integers(0, 10**9))
+@examples(25)
 def test_any_pin_is_answered_exactly_or_with_a_typed_error(seed: int, tmp_path: Path) -> None:
     """The invariant: consume, merge, flush, trim and restart in any order; two servers."""
     rng = random.Random(seed)
