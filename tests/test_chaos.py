@@ -199,7 +199,7 @@ def test_answers_stay_exact_while_everything_dies(around: Surroundings, tmp_path
         kills=named + 3,
         named=named,
         rows=120_000,
-        answers=150,
+        answers=80,
         flush_rows=4_000,
         poison_every=500,
         seed=11,
