@@ -18,9 +18,10 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionConfig, SessionContext
 
@@ -34,6 +35,9 @@ _SIZES_PER_DOUBLING = 8
 #: Executions of one physical plan.
 _EXECUTIONS = 256
 _SYNC = bytes(16)
+#: Bytes behind joined values: a word may be read from any place in them.
+TAIL_BYTES = 8
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,47 @@ class Block:
     columns: tuple[pa.Array, ...]
     rows: int
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Values in one piece, as a block has them.
+
+    Attributes:
+        values: as they came.
+        nonce: random bytes that stand in front of each.
+        data: nonces and values; then a nonce and :data:`TAIL_BYTES` times 0, which are no part.
+    """
+
+    values: Sequence[bytes]
+    nonce: bytes
+    data: bytes
+
+    @classmethod
+    def of(cls, values: Sequence[bytes | None]) -> Joined | None:
+        """Joins values; None: one of them is None."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        try:
+            # The empty first part puts a nonce in front of the first value too.
+            data = nonce.join(chain((b"",), values, (bytes(TAIL_BYTES),)))  # type: ignore[arg-type] # None raises
+        except TypeError:
+            return None
+        return cls(values, nonce, data)  # type: ignore[arg-type] # none is None
+
+    def bounds(self) -> npt.NDArray[np.int64]:
+        """Where the nonce of each value begins, and where the last value ends."""
+        sizes = np.fromiter(map(len, self.values), np.int64, len(self.values))
+        return np.concatenate([[0], np.cumsum(sizes + NONCE_BYTES)])
+
+    def without(self, rows: npt.NDArray[np.int64]) -> list[memoryview]:
+        """The data of all values but those of ``rows``, ascending, in stretches."""
+        whole = memoryview(self.data)[: len(self.data) - NONCE_BYTES - TAIL_BYTES]
+        if not len(rows):
+            return [whole]
+        bounds = self.bounds()
+        begins = [0, *bounds[rows + 1].tolist()]
+        ends = [*bounds[rows].tolist(), len(whole)]
+        return [whole[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
 class Scratch:
@@ -67,7 +112,7 @@ class Scratch:
             weakref.finalize(self, os.unlink, self.path)
         weakref.finalize(self, os.close, self._fd)
 
-    def put(self, *parts: bytes) -> None:
+    def put(self, *parts: bytes | memoryview) -> None:
         """Replaces the contents."""
         at = 0
         for part in parts:
@@ -121,26 +166,29 @@ class BlockReader:
         Raises:
             CatalogError: as :meth:`read`.
         """
-        rows = len(values)
+        joined = Joined.of(values)
+        return None if joined is None else self.proved(joined, frame)
+
+    def proved(
+        self, joined: Joined, frame: bytes, without: npt.NDArray[np.int64] = _NONE
+    ) -> Block | None:
+        """As :meth:`prefix`, of all values but those of the rows ``without``, ascending."""
+        rows = len(joined.values) - len(without)
         size = _size(rows + 1)
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        filling = repeat(frame + self._empty, size - rows)
-        try:
-            # The empty first part puts a nonce in front of the first value too.
-            data = nonce.join(chain((b"",), values, filling))  # type: ignore[arg-type] # None raises
-        except TypeError:
-            return None
-        self._scratch.put(self._header, long_bytes(size), long_bytes(len(data)), data, _SYNC)
+        filling = (joined.nonce + frame + self._empty) * (size - rows)
+        data: list[bytes | memoryview] = [*joined.without(without), filling]
+        bytes_ = sum(map(len, data))
+        self._scratch.put(self._header, long_bytes(size), long_bytes(bytes_), *data, _SYNC)
         try:
             batch = self._first_batch(size)
         finally:
             self._scratch.clear()
         if batch is None or batch.num_rows != size:
             return None
-        matching = _matching(batch, nonce, frame)
+        matching = _matching(batch, joined.nonce, frame)
         # A record is proved by the nonce after it.
         proved = rows if matching == size else min(rows, max(0, matching - 1))
-        return Block(tuple(batch.columns[2:]), proved, len(data))
+        return Block(tuple(batch.columns[2:]), proved, bytes_)
 
     def _first_batch(self, size: int) -> pa.RecordBatch | None:
         """One batch; the stream is dropped when this returns."""

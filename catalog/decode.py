@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.avro import RecordOf
-from catalog.blocks import Block, BlockReader, Scratch
+from catalog.blocks import Block, BlockReader, Joined, Scratch
 from catalog.columns import Fault, convert_all
 from catalog.declaration import bare, by_schema
 from catalog.declaration import schema_id as declared_id
@@ -27,10 +27,10 @@ from catalog.errors import SchemaChanged, SchemaRefused, SchemaUnknown
 from catalog.evolution import Resolver, Sources, declaration, evolved
 from catalog.faults import reach
 from catalog.fills import default_array
-from catalog.frames import Bad, chosen, split
+from catalog.frames import Bad, chosen, rows_of, split
 from catalog.records import Chunk, Decoded, Reject, RejectKind
 from catalog.registry import SchemaRegistry
-from catalog.salvage import Salvage
+from catalog.salvage import Salvage, all_but_suspects
 from catalog.schemas import (
     OFFSET,
     PARTITION,
@@ -141,8 +141,7 @@ class Decoder:
         reach("decode.before")
         while True:
             try:
-                parts = self._whole(chunk.values) or self._parts(chunk.values)
-                decoded = self._assemble(chunk, parts)
+                decoded = self._assemble(chunk, self._parts(chunk.values))
             except _Grown:  # at most once for each schema id of the chunk
                 continue
             reach("decode.after")
@@ -160,41 +159,76 @@ class Decoder:
                 self._writer(number)
         return before(chunk, np.isin(ids, list(self._refused)))
 
-    def _whole(self, values: Sequence[bytes | None]) -> list[_Part] | None:
-        """The chunk as one block; None if it is not one."""
-        if self._mixed or self._careful:
-            return None
-        frame = (values[0] or b"")[:FRAME_BYTES] if values else b""
-        if len(frame) < FRAME_BYTES or frame[0]:
-            return None
-        try:
-            writer = self._writer(int.from_bytes(frame[1:]))
-        except SchemaUnknown:
-            return None
-        block = writer.reader.read(values, writer.frame)
-        if block is None or block.bytes > self._spec.max_value_bytes:
-            return None
-        return [self._part(writer, block, np.arange(len(values)))]
-
     def _parts(self, values: Sequence[bytes | None]) -> list[_Part]:
-        """The chunk split by schema id."""
-        ids, bad = split(values, self._spec.max_value_bytes)
-        known = [i for i in dict.fromkeys(ids.tolist()) if i >= 0]
+        """What proves itself to be of the first value's schema, and the rest by schema id."""
+        first = None if self._mixed or not values else self._named_by(values[0])
         careful, self._careful = self._careful, False
-        parts, unknown = [_Part([], np.empty(0, np.int64), tuple(bad))], 0
+        rows = np.arange(len(values))
+        parts: list[_Part] = []
+        if first is not None:
+            parts, rows = self._proved(first, values, rows, careful=careful)
+        if not len(rows):
+            return parts
+        ids, bad = split(chosen(values, rows), self._spec.max_value_bytes)
+        parts.append(_Part([], rows[:0], tuple(replace(b, row=int(rows[b.row])) for b in bad)))
+        stretches = ids[np.flatnonzero(np.diff(ids, prepend=-2))].tolist()
+        known, unknown = [i for i in dict.fromkeys(stretches) if i >= 0], 0
         for schema_id in known:
-            rows = np.flatnonzero(ids == schema_id)
+            mine = rows[ids == schema_id]
             writer = self._find(schema_id, ask=unknown < _MAX_UNKNOWN_IDS)
             if isinstance(writer, str):
                 unknown += 1
                 refused = (
-                    Bad(r, RejectKind.UNKNOWN_SCHEMA, schema_id, writer) for r in rows.tolist()
+                    Bad(r, RejectKind.UNKNOWN_SCHEMA, schema_id, writer) for r in mine.tolist()
                 )
                 parts.append(_Part([], rows[:0], tuple(refused)))
-            else:
-                parts.append(self._group(writer, chosen(values, rows), rows, careful=careful))
-        self._mixed = len(known) > 1 or any(b.kind == RejectKind.NO_FRAME for b in bad)
+                continue
+            if writer is not first:
+                proved, mine = self._proved(writer, values, mine, careful=careful)
+                parts += proved
+            if len(mine):
+                parts.append(self._saved(writer, values, mine))
+        seen = {*known} if first is None else {*known, _writer_id(first)}
+        self._mixed = len(seen) > 1 or any(b.kind == RejectKind.NO_FRAME for b in bad)
         return parts
+
+    def _named_by(self, value: bytes | None) -> _Writer | None:
+        """What is compiled for the schema that a value names; None: it names none."""
+        frame = (value or b"")[:FRAME_BYTES]
+        if len(frame) < FRAME_BYTES or frame[0]:
+            return None
+        with suppress(SchemaUnknown):
+            return self._writer(int.from_bytes(frame[1:]))
+        return None
+
+    def _proved(
+        self, writer: _Writer, values: Sequence[bytes | None], rows: _Rows, *, careful: bool
+    ) -> tuple[list[_Part], _Rows]:
+        """The rows that are one schema's records beyond doubt, and those that are left.
+
+        Args:
+            writer: the schema.
+            values: the chunk's.
+            rows: of the chunk, ascending.
+            careful: some of them are expected to be bad.
+        """
+        joined = Joined.of(chosen(values, rows))
+        if joined is None:
+            return [], rows
+        block, left, most = None, rows[:0], self._spec.max_value_bytes
+        if not careful:
+            block = writer.reader.proved(joined, writer.frame)
+        if block is None or block.rows < len(rows):
+            tried = (writer.reader, writer.record, writer.frame)
+            found = all_but_suspects(tried, joined, refused=not careful)
+            if found is None:
+                return [], rows
+            block, odd = found
+            left, rows = rows[odd], np.delete(rows, odd)
+            self._careful = self._careful or bool(len(odd))
+        if block.bytes > most and max(map(len, joined.values)) > most:
+            return [], np.sort(np.concatenate([left, rows]))
+        return [self._part(writer, block, rows)], left
 
     def _find(self, schema_id: int, *, ask: bool) -> _Writer | str:
         """What is compiled for a schema id, or why nothing is."""
@@ -205,13 +239,10 @@ class Decoder:
         except SchemaUnknown as error:
             return f"unknown schema id: {error}"
 
-    def _group(self, writer: _Writer, values: list[bytes], rows: _Rows, *, careful: bool) -> _Part:
-        """The records of one schema: as a block, else what can be saved of it."""
-        block = None if careful else writer.reader.read(values, writer.frame)
-        if block is not None:
-            return self._part(writer, block, rows)
+    def _saved(self, writer: _Writer, values: Sequence[bytes | None], rows: _Rows) -> _Part:
+        """What can be saved of records of one schema that do not prove themselves."""
         salvage = Salvage(writer.reader, writer.record, writer.frame)
-        saved = salvage.read(values)
+        saved = salvage.read([values[row] or b"" for row in rows.tolist()])
         self._careful = self._careful or bool(salvage.bad)
         bad = tuple(
             Bad(int(rows[at]), RejectKind.MALFORMED, _writer_id(writer), why)
@@ -242,7 +273,7 @@ class Decoder:
         columns, rows = self._in_order([p for p in parts if len(p.rows)])
         metadata = chunk.metadata.select(self._metadata.names)
         if len(rows) != metadata.num_rows:
-            metadata = metadata.take(pa.array(rows))
+            metadata = rows_of(metadata, rows)
         batch = pa.RecordBatch.from_arrays(
             [*columns, *metadata.columns], schema=bare(self._declaration)
         )

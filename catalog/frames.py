@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import pyarrow as pa
 
 from catalog.records import RejectKind
 from catalog.wire import FRAME_BYTES
+
+#: Stretches of fewer rows than this, on average, are gathered row by row.
+_SHORT_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,11 @@ def split(
     ids = np.full(len(values), -1, np.int64)
     if framed.any():
         raw = np.frombuffer(data, np.uint8)
-        heads = raw[offsets[:-1][framed][:, None] + np.arange(FRAME_BYTES)].astype(np.int64)
-        numbers = heads[:, 1] << 24 | heads[:, 2] << 16 | heads[:, 3] << 8 | heads[:, 4]
-        ids[framed] = np.where(heads[:, 0] == 0, numbers, -1)
+        zero, *number = (raw.take(offsets[:-1][framed] + at) for at in range(FRAME_BYTES))
+        numbers = np.zeros(len(zero), np.int64)
+        for byte in number:
+            numbers = numbers << 8 | byte
+        ids[framed] = np.where(zero == 0, numbers, -1)
     bad = np.flatnonzero(ids < 0).tolist()
     return ids, [_unframed(row, values[row], max_bytes) for row in bad]
 
@@ -59,8 +65,15 @@ def _unframed(row: int, value: bytes | None, max_bytes: int) -> Bad:
     return Bad(row, RejectKind.NO_FRAME, None, why)
 
 
-def chosen(values: Sequence[bytes | None], rows: npt.NDArray[np.int64]) -> list[bytes]:
-    """The values of ``rows``, none of which is None."""
-    if len(rows) == len(values):
-        return list(values)  # type: ignore[arg-type] # all are framed
-    return [values[row] or b"" for row in rows.tolist()]
+def chosen(values: Sequence[bytes | None], rows: npt.NDArray[np.int64]) -> Sequence[bytes | None]:
+    """The values of ``rows``, ascending."""
+    return values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+
+
+def rows_of(batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """Rows of a batch; where most are taken, and in order, they are copied in stretches."""
+    breaks = [0, *(1 + np.flatnonzero(np.diff(rows) != 1)).tolist(), len(rows)]
+    if len(breaks) * _SHORT_ROWS > len(rows):
+        return batch.take(pa.array(rows))
+    stretches = [(int(rows[first]), next_ - first) for first, next_ in pairwise(breaks)]
+    return pa.concat_batches([batch.slice(first, size) for first, size in stretches])

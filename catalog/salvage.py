@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.avro import RecordOf
-from catalog.blocks import Block, BlockReader
+from catalog.blocks import Block, BlockReader, Joined
 from catalog.errors import CatalogError
 from catalog.strict import MalformedError, plain_record
 from catalog.suspects import suspects
@@ -32,8 +32,34 @@ _WINDOW = 2_048
 _FEW = 16
 #: From so many bad records in a window on, halving costs more than looking at each.
 _MANY = 12
-#: One record in so many may be suspect, at most: each is looked at strictly.
+#: One value in so many may be suspect, at most: each is looked at strictly.
 _RARE = 100
+
+
+def all_but_suspects(
+    writer: tuple[BlockReader, RecordOf, bytes], joined: Joined, *, refused: bool
+) -> tuple[Block, npt.NDArray[np.int64]] | None:
+    """All values but a few, read as one block, and which those few are, ascending.
+
+    Args:
+        writer: the schema, and what each of its values begins with.
+        joined: the values; a few may be of any kind.
+        refused: they are known to be no block as a whole.
+
+    Returns:
+        None: they are more than a few, or without them it is no block either.
+
+    Raises:
+        CatalogError: the block reader failed for a reason that is not in the values.
+    """
+    reader, record, frame = writer
+    rows = suspects(record, frame, joined)
+    if rows is None or len(rows) * _RARE > len(joined.values) or (refused and not len(rows)):
+        return None
+    block = reader.proved(joined, frame, rows)
+    if block is None or block.rows < len(joined.values) - len(rows):
+        return None
+    return block, rows
 
 
 @dataclass(slots=True)
@@ -59,8 +85,6 @@ class Salvage:
         Raises:
             CatalogError: the block reader failed for a reason that is not in the values.
         """
-        if self._all_but_suspects(values):
-            return self._saved()
         for first in range(0, len(values), _WINDOW):
             before = len(self.bad)
             self._range(values, first, min(first + _WINDOW, len(values)), before)
@@ -74,28 +98,6 @@ class Salvage:
             return Block(self._pieces[0], len(self._good[0])), self._good[0]
         columns = [pa.concat_arrays(parts) for parts in zip(*self._pieces, strict=True)]
         return Block(tuple(columns), len(columns[0])), np.concatenate(self._good)
-
-    def _all_but_suspects(self, values: Sequence[bytes]) -> bool:
-        """Whether the bad records were found at once and all others are read; else nothing is."""
-        rows = suspects(self.record, values)
-        if rows is None or len(rows) * _RARE > len(values):
-            return False
-        bad = {}
-        for row in rows.tolist():
-            try:
-                plain_record(self.record, values[row][FRAME_BYTES:])
-            except MalformedError as error:
-                bad[row] = str(error)
-        rest: list[bytes] = []
-        begins = [0, *(row + 1 for row in bad)]
-        for first, end in zip(begins, (*bad, len(values)), strict=True):
-            rest += values[first:end]
-        found = self.reader.read(rest, self.frame) if rest else None
-        if found is None:
-            return False
-        self.bad |= bad
-        self._keep(found, np.delete(np.arange(len(values)), list(bad)))
-        return True
 
     def _range(
         self, values: Sequence[bytes], first: int, end: int, before: int, *, refused: bool = False
