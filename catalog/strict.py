@@ -23,6 +23,7 @@ _WORD = 1 << 64
 _INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
 #: Bytes of an unscaled decimal that the block reader holds.
 _DECIMAL_BYTES = 16
+_DECIMAL_END = 1 << 8 * _DECIMAL_BYTES - 1
 
 
 class MalformedError(ValueError):
@@ -135,13 +136,21 @@ def _leaf(leaf: Leaf, cursor: _Cursor, path: str) -> bytes:
 def _bytes(leaf: Leaf, cursor: _Cursor, path: str) -> bytes:
     size = leaf.size if leaf.wire == "fixed" else cursor.integer(path)
     value = cursor.take(size, path)
-    if leaf.meaning == "decimal" and abs(int.from_bytes(value, signed=True)) >= 10**leaf.precision:
+    if leaf.meaning == "decimal" and not _holds(leaf, value):
         raise MalformedError(f"{path}: beyond decimal128({leaf.precision}, {leaf.scale})")
     if leaf.wire == "fixed":
         return value
     if leaf.meaning == "decimal" and size > _DECIMAL_BYTES:
         value = value[-_DECIMAL_BYTES:]  # the rest repeats the sign
     return long_bytes(len(value)) + value
+
+
+def _holds(leaf: Leaf, value: bytes) -> bool:
+    """Whether the block reader can take a decimal; its precision is ``catalog.columns``' to see."""
+    unscaled = int.from_bytes(value, signed=True)
+    if leaf.wire == "fixed" and leaf.size > _DECIMAL_BYTES:
+        return abs(unscaled) < 10**leaf.precision
+    return -_DECIMAL_END <= unscaled < _DECIMAL_END
 
 
 def _text(cursor: _Cursor, path: str) -> bytes:

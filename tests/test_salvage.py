@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
-from support_avro import chunk_of, decoder, encode, record
+from hypothesis import given
+from hypothesis import strategies as st
+from support_avro import chunk_of, decoder, encode, examples, record
 
 from catalog import salvage
+from catalog.decode import Decoder
 from catalog.records import RejectKind
+from catalog.spec import TableName, TableSpec
 
 AVRO = record(
     ("x", "long"),
@@ -82,3 +87,76 @@ def test_few_records_are_read_one_by_one_around_a_bad_one(monkeypatch: pytest.Mo
     found = decoder(AVRO)[0].decode(chunk_of(values))
     assert [reject.row for reject in found.rejects] == [3_000]
     assert 0 < len(strict) <= 32
+
+
+#: The table's schema, and a later one of the same table: records change to it, and back.
+PRICE = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
+OLD = record(("x", "long"), ("price", PRICE), ("tags", {"type": "array", "items": "string"}))
+NEW = record(("tags", {"type": "array", "items": "string"}), ("x", "int"), ("price", PRICE))
+SPEC = TableSpec(TableName("a", "b"), ("t",), max_value_bytes=400)
+#: What a producer may write, each from its number: good ones first, then every way of being bad.
+WRITTEN = {
+    "old": lambda x: _tick(x, 0),
+    "new": lambda x: encode(NEW, _fields(x), 8),
+    "long array": lambda x: _tick(x, tags=150),
+    "cut off": lambda x: _tick(x)[:-1],
+    "cut off, new": lambda x: encode(NEW, _fields(x), 8)[:-2],
+    "too long": lambda x: _tick(x) + b"\0",
+    "two records": lambda x: _tick(x) + _tick(x)[5:],
+    "a record after a record": lambda x: _tick(x) + _tick(x),
+    "no UTF-8": lambda x: _tick(x).replace(b"t", b"\xff"),
+    "frame alone": lambda _: _tick(1)[:5],
+    "noise": lambda x: _tick(1)[:5] + random.Random(x).randbytes(30),
+    "JSON": lambda x: b'{"x": %d}' % x,
+    "Avro without a frame": lambda x: _tick(x)[5:],
+    "empty": lambda _: b"",
+    "a tombstone": lambda _: None,
+    "unknown id": lambda x: encode(OLD, _fields(x), 99),
+    "beyond its precision": lambda x: encode(OLD, {**_fields(x), "price": b"\x7f\xff\xff"}),
+    "beyond the limit": lambda x: _tick(x, tags=300),
+}
+
+
+def _fields(x: int, tags: int = 0) -> dict[str, object]:
+    return {"x": x, "price": (x % 9_000).to_bytes(2), "tags": ["t"] * (tags or 1 + x % 3)}
+
+
+def _tick(x: int, tags: int = 0) -> bytes:
+    return encode(OLD, _fields(x, tags))
+
+
+@examples(20)
+@given(st.data())
+def test_poison_of_every_kind_costs_itself_only(data: st.DataObject) -> None:
+    """In chunks of any size the rows and rejects are those of one record at a time.
+
+    Around a few odd records stand many usual ones; the decoder goes on from chunk to chunk, so it
+    has seen bad ones, or another schema, before.
+    """
+    kinds = st.sampled_from(["old", *WRITTEN])
+    usual = st.sampled_from(["old", "old", "new"])
+    runs = data.draw(
+        st.lists(st.tuples(st.lists(kinds, max_size=4), usual, st.integers(0, 150)), max_size=4)
+    )
+    written = [kind for odd, most, count in runs for kind in [*odd, *[most] * count]]
+    values = [WRITTEN[kind](100 + x) for x, kind in enumerate(written)]
+    whole, single = (decoder(OLD, {8: NEW}, SPEC)[0] for _ in range(2))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(values)), max_size=4)))
+    found = [
+        each
+        for first, next_ in itertools.pairwise([0, *cuts, len(values)])
+        for each in [_decoded(whole, values[first:next_], first)]
+    ]
+    assert _joined(found) == _joined([_decoded(single, [v], row) for row, v in enumerate(values)])
+
+
+def _decoded(decode: Decoder, values: list[bytes | None], first: int) -> tuple[list, list]:
+    """Rows, and rejects by their offset."""
+    found = decode.decode(chunk_of(values, first=first))
+    rejects = [(r.offset, r.kind, r.schema_id, r.reason) for r in found.rejects]
+    assert [r.row + first for r in found.rejects] == [r.offset for r in found.rejects]
+    return found.batch.to_pylist(), rejects
+
+
+def _joined(found: list[tuple[list, list]]) -> tuple[list, list]:
+    return [row for rows, _ in found for row in rows], [r for _, bad in found for r in bad]

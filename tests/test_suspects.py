@@ -87,8 +87,15 @@ def test_long_arrays_are_not_walked_unless_they_are_few() -> None:
 
 
 def test_a_chunk_with_few_bad_records_is_read_as_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither windows nor halves: the bad ones are taken out and the rest is a block."""
-    monkeypatch.setattr(salvage.Salvage, "_range", None)
+    """Neither windows nor halves: only the bad ones are looked at on their own."""
+    salvaged: list[int] = []
+    real = salvage.Salvage.read
+
+    def read(self: salvage.Salvage, values: list[bytes]) -> object:
+        salvaged.append(len(values))
+        return real(self, values)
+
+    monkeypatch.setattr(salvage.Salvage, "read", read)
     values = [value[:-1] if row in (7, 200) else value for row, value in enumerate(VALUES)]
     decode = decoder(AVRO)[0].decode
     for _ in range(2):
@@ -97,6 +104,7 @@ def test_a_chunk_with_few_bad_records_is_read_as_one_block(monkeypatch: pytest.M
         assert {reject.kind for reject in found.rejects} == {RejectKind.MALFORMED}
         offsets = found.batch.column("_offset").to_pylist()
         assert offsets == [100 + row for row in range(300) if row not in (7, 200)]
+    assert salvaged == [2, 2]
 
 
 @pytest.mark.parametrize("hint", [[3], [], None], ids=["another", "none", "no walk"])
