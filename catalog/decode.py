@@ -1,10 +1,10 @@
 """Payload chunk → record batch and rejects, at the speed of a block.
 
 A chunk is read as one block (``catalog.blocks``) of the schema that its first value names. If the
-nonces do not prove that every value is exactly one such record, the chunk is split by a vectorised
-compare of the frames, each schema's values are read as a block of their own, and from a block that
-is refused again the good records are saved (``catalog.salvage``). So no row is ever made of another
-record's bytes, and a bad record costs itself only.
+nonces do not prove that every value is exactly one such record, the few that cannot be are left out
+of the block (``catalog.salvage``). What is left is split by a vectorised compare of the frames, and
+each schema's values are read in the same way; from what then proves nothing the good records are
+saved. So no row is ever made of another record's bytes, and a bad record costs itself only.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ class Decoder:
             parts, rows = self._proved(first, values, rows, careful=careful)
         if not len(rows):
             return parts
+        proves = bool(parts)
         ids, bad = split(chosen(values, rows), self._spec.max_value_bytes)
         parts.append(_Part([], rows[:0], tuple(replace(b, row=int(rows[b.row])) for b in bad)))
         stretches = ids[np.flatnonzero(np.diff(ids, prepend=-2))].tolist()
@@ -183,7 +184,8 @@ class Decoder:
                 )
                 parts.append(_Part([], rows[:0], tuple(refused)))
                 continue
-            if writer is not first:
+            # Not again what was tried; but the first schema's values, where others were in the way.
+            if writer is not first or (not proves and len(mine) < len(values)):
                 proved, mine = self._proved(writer, values, mine, careful=careful)
                 parts += proved
             if len(mine):
@@ -197,20 +199,15 @@ class Decoder:
         frame = (value or b"")[:FRAME_BYTES]
         if len(frame) < FRAME_BYTES or frame[0]:
             return None
-        with suppress(SchemaUnknown):
-            return self._writer(int.from_bytes(frame[1:]))
-        return None
+        found = self._find(int.from_bytes(frame[1:]), ask=True)
+        return None if isinstance(found, str) else found
 
     def _proved(
         self, writer: _Writer, values: Sequence[bytes | None], rows: _Rows, *, careful: bool
     ) -> tuple[list[_Part], _Rows]:
-        """The rows that are one schema's records beyond doubt, and those that are left.
+        """Which of the chunk's ``rows`` are one schema's beyond doubt, and those that are left.
 
-        Args:
-            writer: the schema.
-            values: the chunk's.
-            rows: of the chunk, ascending.
-            careful: some of them are expected to be bad.
+        ``careful``: some of them are expected to be bad.
         """
         joined = Joined.of(chosen(values, rows))
         if joined is None:
@@ -225,7 +222,6 @@ class Decoder:
                 return [], rows
             block, odd = found
             left, rows = rows[odd], np.delete(rows, odd)
-            self._careful = self._careful or bool(len(odd))
         if block.bytes > most and max(map(len, joined.values)) > most:
             return [], np.sort(np.concatenate([left, rows]))
         return [self._part(writer, block, rows)], left

@@ -2,12 +2,13 @@
 
 A block with one bad record is refused as a whole, and the reader cannot say where it stumbled (its
 second batch of a block is not to be trusted, so neither can smaller batches). A walk over all
-records at once finds those that do not end where they should (``catalog.suspects``); where those
-are bad indeed (``catalog.strict``) and all others are a block, that is all.
+records at once finds those that do not end where they should (``catalog.suspects``); if all others
+are a block, only those few are left.
 
-Else the block is read in windows, and a window that is refused is halved until a few records are
-left, which are looked at one by one. A bad record then costs a few milliseconds, not its chunk's
-speed; a window in which many are bad is read strictly, and so is the next one.
+What is left, or the whole where the walk is no help, is read in windows, and a window that is
+refused is halved until a few records are left, which are looked at one by one (``catalog.strict``).
+A bad record then costs a few milliseconds, not its chunk's speed; a window in which many are bad is
+read strictly, and so is the next one.
 """
 
 from __future__ import annotations

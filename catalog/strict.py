@@ -149,7 +149,8 @@ def _holds(leaf: Leaf, value: bytes) -> bool:
     """Whether the block reader can take a decimal; its precision is ``catalog.columns``' to see."""
     unscaled = int.from_bytes(value, signed=True)
     if leaf.wire == "fixed" and leaf.size > _DECIMAL_BYTES:
-        return abs(unscaled) < 10**leaf.precision
+        end: int = 10**leaf.precision
+        return abs(unscaled) < end
     return -_DECIMAL_END <= unscaled < _DECIMAL_END
 
 
