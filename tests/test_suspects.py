@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,14 +110,25 @@ def test_a_chunk_with_few_bad_records_is_read_as_one_block(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("hint", [[3], [], None], ids=["another", "none", "no walk"])
+@pytest.mark.parametrize(
+    "spoiled",
+    [lambda value: value[:-1], lambda value: value + b"12345678" + value],
+    ids=["cut off", "two in one"],
+)
 def test_a_wrong_hint_costs_no_record(
-    monkeypatch: pytest.MonkeyPatch, hint: list[int] | None
+    monkeypatch: pytest.MonkeyPatch, hint: list[int] | None, spoiled: Callable[[bytes], bytes]
 ) -> None:
-    """What the walk says is believed of no record: a good one stays, a bad one is found."""
+    """What the walk says is believed of no record: a good one stays, a bad one is found.
+
+    Where the reader stumbles, and where it reads on with all that follows one place too late.
+    """
     monkeypatch.setattr(
         salvage, "suspects", lambda *_: hint if hint is None else np.array(hint, np.int64)
     )
-    values = [value[:-1] if row == 200 else value for row, value in enumerate(VALUES)]
+    values = [spoiled(value) if row == 200 else value for row, value in enumerate(VALUES)]
     found = decoder(AVRO)[0].decode(chunk_of(values))
     assert [reject.row for reject in found.rejects] == [200]
-    assert found.batch.num_rows == 299
+    offsets = found.batch.column("_offset").to_pylist()
+    assert offsets == [100 + row for row in range(300) if row != 200]
+    flags = found.batch.column("flag").to_pylist()
+    assert flags == [row % 2 == 0 for row in range(300) if row != 200]
