@@ -17,13 +17,19 @@ from catalog.spec import TableName
 Choice = Literal["skip-lost-records", "same-topic", "marker-from-rows", "positions"]
 
 
-def log_state(reader: TopicReader) -> LogState:
-    """What the broker says now.
+def log_state(reader: TopicReader, lake: Lake, name: TableName) -> LogState:
+    """What the broker says now. Where the log was cut off below the table, it ends there.
 
     Raises:
         SpecRefused, BrokerUnavailable: no topic, or no answer.
+        TableNotFound, LakeUnavailable: as they say.
     """
-    return LogState(reader.identities(), reader.beginnings(), reader.ends())
+    topics, begins, ends = reader.identities(), reader.beginnings(), reader.ends()
+    if (marker := _recorded(lake, name)) is not None:
+        read = {one.topic for one in {*topics} & {*marker.topics}}
+        held = Offsets({p: n for p, n in marker.positions.items() if p[0] in read and p in ends})
+        ends = ends.with_positions(reader.cuts(held, marker.leaders).items())
+    return LogState(topics, begins, ends)
 
 
 def plan(
@@ -47,7 +53,7 @@ def plan(
         return skip_lost_records(lake.head(name), log)
     if choice == "same-topic":
         return same_topic(lake.head(name), log)
-    if not _is_lost(lake, name):
+    if _recorded(lake, name) is not None:
         raise RepairRefused("the table records its positions: there is nothing to find again")
     head = lake.head(name, marked=False)
     metadata = lake.version(name, head.metadata_location).metadata
@@ -82,11 +88,11 @@ def diagnose(lake: Lake, name: TableName, log: LogState) -> list[str]:
     return found
 
 
-def _is_lost(lake: Lake, name: TableName) -> bool:
+def _recorded(lake: Lake, name: TableName) -> Marker | None:
     try:
-        return lake.head(name).marker is None
+        return lake.head(name).marker
     except MarkerLost:
-        return True
+        return None
 
 
 def _of_topics(marker: Marker, log: LogState) -> Offsets:

@@ -20,7 +20,7 @@ from catalog.errors import BrokerUnavailable, Fenced, NotReady
 from catalog.flush import Flusher, Parts
 from catalog.follower import Candidate, Follower
 from catalog.heads import Head, required_marker
-from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
+from catalog.offsets import NOBODY, Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.owners import named
 from catalog.pulse import Heart
 from catalog.sources import Sources
@@ -28,8 +28,6 @@ from catalog.spec import TableName
 from catalog.tailing import Run
 
 _log = logging.getLogger(__name__)
-#: The owner of a table that nobody ever claimed.
-_NOBODY = Marker(Offsets(), (), 0, "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def claim_at_start(sources: Sources, what: Claimed) -> Head:
     if sources.live.role != "standby":
         return _claim(sources, what, None)
     try:
-        return _claim(sources, what, _NOBODY)
+        return _claim(sources, what, NOBODY)
     except Fenced as lost:
         raise NotReady(f"{what.name} has a writer by now: this standby follows it") from lost
 

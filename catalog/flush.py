@@ -197,7 +197,7 @@ class Flusher(Following):
         self._parts.verify()  # after its last row was consumed, before the first request (rule 9)
         with self._publication.using(tail.segments):
             staged = self._stage(tail, marker.positions, target)
-        new = marker.moved_to(target)
+        new = marker.moved_to(target, marker.leaders_at(tail.high, tail.leaders))
         declared = self._writer.newest(tail.segments)
         if declared is not None and staged is not None:
             new = replace(new, schema_id=schema_id(declared) or new.schema_id)

@@ -24,10 +24,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from catalog.cutoffs import cut_at, cut_off, cuts
 from catalog.errors import (
     BrokerUnavailable,
     CatalogError,
-    LogEndsEarly,
     LogGap,
     SpecRefused,
     shorten,
@@ -38,6 +38,7 @@ from catalog.kafka_client import (
     OUT_OF_RANGE,
     ClientLog,
     admin_properties,
+    check_all,
     check_bounds,
     consumer_properties,
     name_of,
@@ -51,6 +52,7 @@ from catalog.records import Chunk, Range
 from catalog.schemas import metadata_schema
 
 T = TypeVar("T")
+_NONE = Offsets()
 
 #: Longest wait for one answer of a broker, in seconds: a start has to fail within 10.
 REQUEST_S = 4.0
@@ -93,6 +95,7 @@ class TopicReader:
         Raises:
             SpecRefused: the client refuses a property.
         """
+        self._properties = properties
         self._topics = tuple(sorted(topics))
         self._places = Places(self._topics, metadata_schema(key=key, headers=headers))
         self._monitor = monitor_group
@@ -112,6 +115,7 @@ class TopicReader:
                 f"the Kafka client refuses its settings: {reason_of(error)}"
             ) from error
         self._next: dict[Place, int] = {}
+        self._leaders: dict[Place, int] = {}  # -1: not known
         self._ends: dict[Place, int] = {}
         self._handles: list[TopicPartition] = []
         self._failed: Message | None = None
@@ -129,6 +133,11 @@ class TopicReader:
     def positions(self) -> Offsets:
         """The next offset to read of every assigned partition."""
         return Offsets(self._next)
+
+    @property
+    def leaders(self) -> Offsets:
+        """The leader epochs at which the partitions were read up to :attr:`positions`."""
+        return Offsets({place: epoch for place, epoch in self._leaders.items() if epoch >= 0})
 
     @property
     def watermarks(self) -> Offsets:
@@ -182,10 +191,15 @@ class TopicReader:
         """Asks what the log holds of every assigned partition; does not wait for the answer."""
         return BoundsLook(self._admin, self._next, REQUEST_S)
 
-    def assign(self, positions: Offsets) -> None:
+    def cuts(self, positions: Offsets, leaders: Offsets) -> Offsets:
+        """Where logs were cut off since they were read; see ``catalog.cutoffs.cuts``."""
+        return cuts(self._properties, positions, leaders, REQUEST_S)
+
+    def assign(self, positions: Offsets, leaders: Offsets = _NONE) -> None:
         """Reads every partition from its position on; one that is not named, strictly from 0.
 
-        Positions of topics that are not this reader's are left alone.
+        Positions of topics that are not this reader's are left alone. That the log was cut off
+        since it was read, at the epochs ``leaders``, is an error of the first poll.
 
         Raises:
             LogGap: the log begins after a position.
@@ -194,27 +208,25 @@ class TopicReader:
             BrokerUnavailable: no answer.
         """
         bounds = self._bounds()
-        for place, position in positions.items():
-            if place[0] in self._topics and place not in bounds:
-                raise LogEndsEarly(
-                    f"{name_of(place)} does not exist, but position {position} of it is recorded: "
-                    "the topic was deleted or lost partitions"
-                )
-        for place, (low, high) in bounds.items():
-            check_bounds(place, positions.at(place), low, high)
+        check_all({p: n for p, n in positions.items() if p[0] in self._topics}, bounds)
         self._next = {place: positions.at(place) for place in bounds}
+        self._leaders = {place: leaders[place] for place in bounds if place in leaders}
         self._ends = {place: high for place, (_, high) in bounds.items()}
-        self._failed = None
-        self._taken = []
-        self._reassign()
+        self._failed, self._taken = None, []
+        wish = [
+            TopicPartition(*place, position, leader_epoch=self._leaders.get(place, -1))
+            for place, position in self._next.items()
+        ]
+        self._call(partial(self._consumer.assign, wish))
+        self._handles = [TopicPartition(*place) for place in self._next]
+        self._paused = False
 
     def discover(self) -> tuple[Place, ...]:
         """Adds the partitions that the topics got since; they are read from offset 0 on.
 
         Raises:
             LogGap: a new partition's log does not begin at 0 any more.
-            SpecRefused: a topic does not exist.
-            BrokerUnavailable: no answer.
+            SpecRefused, BrokerUnavailable: a topic does not exist; no answer.
         """
         new = tuple(place for place in self.partitions() if place not in self._next)
         if new:
@@ -237,7 +249,7 @@ class TopicReader:
 
         Raises:
             LogGap: a position is no longer in the log, or the log went backwards.
-            LogEndsEarly: the log ends before a position.
+            LogEndsEarly: the log ends before a position, or was cut off there.
             BrokerUnavailable: the client lost its brokers, or a topic is gone; poll again.
         """
         self._raise_failure()
@@ -291,11 +303,10 @@ class TopicReader:
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
         """The messages that are records; the first error is kept for the poll after them."""
-        if not any(map(Message.error, messages)):
-            return messages
-        bad = [message for message in messages if message.error() is not None]
-        self._failed = self._failed or bad[0]
-        return [message for message in messages if message.error() is None]
+        if any(map(Message.error, messages)):
+            self._failed = self._failed or next(filter(Message.error, messages))
+            return [message for message in messages if message.error() is None]
+        return messages
 
     def _chunk(self) -> Chunk | None:
         """The taken rows with what the positions moved over; None if nothing moved."""
@@ -315,6 +326,8 @@ class TopicReader:
             first = self._next[place]
             if handle.offset < 0 or handle.offset == first:  # negative: nothing was read yet
                 continue
+            epoch = handle.leader_epoch
+            self._leaders[place] = -1 if epoch is None else max(epoch, self._leaders.get(place, -1))
             if handle.offset < first:
                 raise LogGap(
                     f"{name_of(place)} went back from position {first} to {handle.offset}: "
@@ -322,12 +335,6 @@ class TopicReader:
                 )
             moved.append(Range(*place, first, handle.offset))
         return tuple(moved)
-
-    def _reassign(self) -> None:
-        places = [TopicPartition(*place, position) for place, position in self._next.items()]
-        self._call(partial(self._consumer.assign, places))
-        self._handles = [TopicPartition(*place) for place in self._next]
-        self._paused = False
 
     def _bounds(self) -> dict[Place, tuple[int, int]]:
         return {place: self._bounds_of(place) for place in self.partitions()}
@@ -357,7 +364,7 @@ class TopicReader:
             raise self._error(error.args[0]) from error
         except TimeoutError as error:
             raise self._unavailable("no answer in time") from error
-        except RuntimeError as error:  # how the client says that it was closed
+        except RuntimeError as error:
             raise BrokerUnavailable("the Kafka client is closed") from error
 
     def _error(
@@ -365,7 +372,7 @@ class TopicReader:
     ) -> CatalogError:
         """Our error for one of the client's."""
         if error.code() in OUT_OF_RANGE and topic is not None and partition is not None:
-            return self._out_of_range((topic, partition))
+            return self._out_of_range((topic, partition), cut_at(error))
         if error.code() in NO_TOPIC:
             return SpecRefused(
                 f"topic {topic or ', '.join(self._topics)} does not exist: "
@@ -373,8 +380,10 @@ class TopicReader:
             )
         return self._unavailable(error.str())
 
-    def _out_of_range(self, place: Place) -> CatalogError:
+    def _out_of_range(self, place: Place, end: int | None) -> CatalogError:
         position = self._next[place]
+        if end is not None:
+            return cut_off(place, position, end)
         try:
             low, high = self._bounds_of(place)
             check_bounds(place, position, low, high)

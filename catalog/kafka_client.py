@@ -105,6 +105,22 @@ def check_bounds(place: Place, position: int, low: int, high: int) -> None:
         )
 
 
+def check_all(positions: Mapping[Place, int], bounds: Mapping[Place, tuple[int, int]]) -> None:
+    """Whether a log can be read from positions on, and holds all of their partitions.
+
+    Raises:
+        LogGap, LogEndsEarly: not so; see :func:`check_bounds`.
+    """
+    for place, position in positions.items():
+        if place not in bounds:
+            raise LogEndsEarly(
+                f"{name_of(place)} does not exist, but position {position} of it is recorded: "
+                "the topic was deleted or lost partitions"
+            )
+    for place, (low, high) in bounds.items():
+        check_bounds(place, positions.get(place, 0), low, high)
+
+
 def name_of(place: Place) -> str:
     """``topic[partition]``, as messages say it."""
     return f"{place[0]}[{place[1]}]"

@@ -62,6 +62,7 @@ class Manifest:
             manifest from before there were followers.
         owner: who flushes the table by the marker of S, in words; "" where that is not recorded.
         epoch: the owner's.
+        leaders: the leader epochs at which the log was read up to ``high`` (catalog/cutoffs.py).
     """
 
     table: TableName
@@ -90,6 +91,7 @@ class Manifest:
     role: str = ""
     owner: str = ""
     epoch: int = 0
+    leaders: Offsets = field(default_factory=Offsets)
 
     def to_json(self, texts: dict[str, str] | None = None) -> bytes:
         """The manifest file's content: one JSON object; the schema as base64 of its IPC message.
@@ -131,6 +133,7 @@ class Manifest:
                 "role": self.role,
                 "owner": self.owner,
                 "epoch": self.epoch,
+                "leaders": self.leaders.to_json(),
             },
             separators=(",", ":"),
         )
@@ -179,6 +182,7 @@ class Manifest:
                 role=str(item.get("role", "")),
                 owner=str(item.get("owner", "")),
                 epoch=int(item.get("epoch", 0)),
+                leaders=Offsets.from_json(item.get("leaders", {})),
             )
         except (*MALFORMED, OSError, pa.ArrowException, CatalogError) as error:
             raise NotReady(

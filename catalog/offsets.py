@@ -127,6 +127,8 @@ class Marker:
             Partitions of a table that was written before tallies were kept may lack one.
         replays: how many replays of dead letters brought rows below the positions.
         owner: who the writer is, in words for people: host, process, start; nothing rests on it.
+        leaders: per partition the leader epoch at which the log was read up to its position
+            (catalog/cutoffs.py); none where the broker did not say.
     """
 
     positions: Offsets
@@ -138,21 +140,37 @@ class Marker:
     tallies: Tallies = field(default_factory=Tallies)
     replays: int = 0
     owner: str = ""
+    leaders: Offsets = field(default_factory=Offsets)
 
     def same_place(self, other: Marker) -> bool:
         """Whether both have one owner and stand at the same positions."""
         owner = (self.epoch, self.writer) == (other.epoch, other.writer)
         return owner and self.positions.same_as(other.positions)
 
-    def moved_to(self, positions: Offsets) -> Marker:
-        """The same owner's marker at other positions."""
-        return replace(self, positions=positions)
+    def moved_to(self, positions: Offsets, leaders: Offsets | None = None) -> Marker:
+        """The same owner's marker at other positions, which were read at these leader epochs."""
+        return replace(self, positions=positions, leaders=leaders or Offsets())
+
+    def leaders_at(self, high: Offsets, leaders: Offsets) -> Offsets:
+        """The leader epochs at the greater of these positions and ``high``.
+
+        Args:
+            high: what was read up to by one who has followed this marker.
+            leaders: at which leader epochs that was.
+        """
+        chosen = {
+            tp: leaders if high.at(tp) > self.positions.at(tp) else self.leaders
+            for tp in {*self.leaders, *leaders}
+        }
+        return Offsets({tp: known[tp] for tp, known in chosen.items() if tp in known})
 
     def written_by(self, writer: str) -> Marker:
         """The same marker under another writer's id."""
         return replace(self, writer=writer)
 
 
+#: The owner of a table that nobody ever claimed.
+NOBODY = Marker(Offsets(), (), 0, "", 0)
 #: What parsing JSON of any shape may raise: wrong types and names, numbers beyond every bound,
 #: brackets without end.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -180,6 +198,7 @@ def marker_to_summary(marker: Marker) -> dict[str, str]:
         TALLIES_KEY: _dumps(marker.tallies.to_json()),
         _PREFIX + "replays": str(marker.replays),
         _PREFIX + "owner": shorten(marker.owner),
+        _PREFIX + "leaders": _dumps(marker.leaders.to_json()),
     }
 
 
@@ -202,6 +221,7 @@ def marker_from_summary(summary: Mapping[str, str]) -> Marker | None:
             tallies=Tallies.from_json(json.loads(summary.get(TALLIES_KEY, "{}"))),
             replays=int(summary.get(_PREFIX + "replays", "0")),
             owner=shorten(summary.get(_PREFIX + "owner", "")),
+            leaders=Offsets.from_json(json.loads(summary.get(_PREFIX + "leaders", "{}"))),
         )
     except MALFORMED as error:
         raise MarkerLost(

@@ -17,10 +17,12 @@ from catalog.errors import CatalogError, LiveFolderFull
 from catalog.heads import Head
 from catalog.manifest import Manifest, State
 from catalog.mapped import Told
-from catalog.offsets import Offsets, TopicIdentity
-from catalog.records import LogBounds, RejectReport, Segment
+from catalog.offsets import NOBODY, Offsets, TopicIdentity
+from catalog.records import LogBounds, RejectReport, Segment, Unflushed
 from catalog.segments import LiveWriter
 from catalog.spec import TableName
+
+_NONE = Offsets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +46,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Some of the live table at one moment: ``segments`` cover [C, high) of every partition."""
+    """Some of the live table at one moment: ``segments`` cover [C, high) of every partition.
+
+    ``leaders`` are the leader epochs at which it was read.
+    """
 
     head: Head
     segments: tuple[Segment, ...]
     high: Offsets
-
-
-@dataclass(frozen=True, slots=True)
-class Unflushed:
-    """What a flush would take: rows, bytes (of Arrow), seconds since the oldest was read.
-
-    ``age_s`` is None where there is nothing; progress without rows has an age too (rule 3).
-    ``left`` says that a flush has taken what it may at most, and this is what it left.
-    """
-
-    rows: int
-    bytes: int
-    age_s: float | None
-    left: bool = False
+    leaders: Offsets
 
 
 class Publication:
@@ -87,6 +79,7 @@ class Publication:
         self._segments: tuple[Segment, ...] = ()
         self._high = self._committed()
         self._watermarks = origin.ends
+        self._leaders = Offsets()
         self._log: tuple[LogBounds, ...] = ()
         self.told = Told(origin.arrow_schema)
         self._rows = self._bytes = 0
@@ -158,11 +151,16 @@ class Publication:
             self._high = self._committed()
 
     def extend(
-        self, segment: Segment, watermarks: Offsets, declared: pa.Schema | None = None
+        self,
+        segment: Segment,
+        watermarks: Offsets,
+        declared: pa.Schema | None = None,
+        leaders: Offsets = _NONE,
     ) -> None:
         """Adds what was read next. Its topic's identity was verified after it was read (rule 9).
 
-        ``declared`` is the declaration of its rows and of the versions to come; None: as before.
+        ``declared`` is the declaration of its rows and of the versions to come, None: as before;
+        ``leaders`` the leader epochs at which it was read.
         """
         now = time.monotonic()
         with self._lock:
@@ -175,6 +173,7 @@ class Publication:
             moved = [((part.topic, part.partition), part.next) for part in segment.parts]
             self._high = self._high.with_positions(moved)
             self._watermarks = watermarks.max(self._high)
+            self._leaders = leaders
             self._oldest_s = now if self._oldest_s is None else self._oldest_s
             self._newer_s = now if self._newer_s is None else self._newer_s
 
@@ -211,11 +210,12 @@ class Publication:
             self._takes_all = len(taken) == len(self._segments)
             if self._takes_all:
                 self._newer_s = None
-                return Tail(self._head, taken, self._high)
+                return Tail(self._head, taken, self._high, self._leaders)
             ends = [
                 ((part.topic, part.partition), part.next) for one in taken for part in one.parts
             ]
-            return Tail(self._head, taken, self._committed().max(Offsets().with_positions(ends)))
+            high = self._committed().max(Offsets().with_positions(ends))
+            return Tail(self._head, taken, high, self._leaders)
 
     def flushed(self) -> None:
         """What :meth:`begin_flush` gave is committed; what it left is as old as it was."""
@@ -270,8 +270,8 @@ class Publication:
     def publish(self) -> Manifest | None:
         """Replaces the manifest (rule 10).
 
-        None while an earlier run's reaches further: that one stays the version, and says how far
-        this run has come (rule 12). None, too, while there is no room: see :attr:`unsaid`.
+        None while an earlier run's reaches further: that one stays, and says how far this run has
+        come (rule 12). None, too, while there is no room: see :attr:`unsaid`.
         """
         with self._lock:
             end = self._end()
@@ -281,6 +281,7 @@ class Publication:
             self._held = None
             self._caught_up = self._caught_up or end.covers(self._origin.ends)
             self._sequence += 1
+            owner = self._head.marker or NOBODY
             manifest = Manifest(
                 table=self._origin.name,
                 table_uuid=self._head.table_uuid,
@@ -298,12 +299,13 @@ class Publication:
                 live_max_bytes=self._origin.live_max_bytes,
                 log=self._log,
                 older=self.told.older({one.declared for one in self._segments}),
-                replays=0 if self._head.marker is None else self._head.marker.replays,
+                replays=owner.replays,
                 rejects=self.rejects.counts,
                 letters=self.rejects.letters,
                 role="writer" if self._writes else "follower",
-                owner="" if self._head.marker is None else self._head.marker.owner,
-                epoch=0 if self._head.marker is None else self._head.marker.epoch,
+                owner=owner.owner,
+                epoch=owner.epoch,
+                leaders=owner.leaders_at(self._high, self._leaders),
             )
             return self._write(manifest)
 
@@ -366,7 +368,7 @@ class Publication:
         return None
 
     def _committed(self) -> Offsets:
-        return Offsets() if self._head.marker is None else self._head.marker.positions
+        return (self._head.marker or NOBODY).positions
 
     def _end(self) -> Offsets:
         return self._committed().max(self._high)

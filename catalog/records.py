@@ -179,3 +179,17 @@ class Segment:
     created_us: int
     declared: str = ""
     checksum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unflushed:
+    """What a flush would take: rows, bytes (of Arrow), seconds since the oldest was read.
+
+    ``age_s`` is None where there is nothing; progress without rows has an age too (rule 3).
+    ``left`` says that a flush has taken what it may at most, and this is what it left.
+    """
+
+    rows: int
+    bytes: int
+    age_s: float | None
+    left: bool = False

@@ -42,7 +42,8 @@ class LogState:
     """What the broker says of a table's topics.
 
     Attributes:
-        begins, ends: of every partition that they have.
+        begins, ends: of every partition that they have; a log that was cut off below the table's
+            positions ends where it was, whatever came since.
     """
 
     topics: tuple[TopicIdentity, ...]
@@ -293,8 +294,12 @@ def _refuse_short(old: Marker, log: LogState) -> None:
 
 
 def _owned_anew(marker: Marker, epoch: int) -> Marker:
-    """The marker of a new owner that will never write again: every other one is fenced."""
-    return replace(marker, epoch=epoch + 1, writer=f"repair-{secrets.token_hex(8)}")
+    """The marker of a new owner that will never write again: every other one is fenced.
+
+    At which leader epochs the log was read says nothing of repaired positions.
+    """
+    writer = f"repair-{secrets.token_hex(8)}"
+    return replace(marker, epoch=epoch + 1, writer=writer, leaders=Offsets())
 
 
 def _marker(head: Head) -> Marker:

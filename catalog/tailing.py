@@ -135,6 +135,15 @@ class Run:
             self.publication.publish()
 
 
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """A chunk, with the log's ends and the leader epochs as they were seen after it."""
+
+    chunk: Chunk
+    watermarks: Offsets
+    leaders: Offsets
+
+
 class Tailing:
     """The three threads. ``failed`` is called, once per thread, with what ended it early.
 
@@ -153,7 +162,7 @@ class Tailing:
         self._over = threading.Event()
         self._merge = threading.Event()
         # At most one chunk lies here: the consumer reads when the decoder says that it may.
-        self._chunks: queue.SimpleQueue[tuple[Chunk, Offsets]] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[Polled] = queue.SimpleQueue()
         self._may_read = threading.Semaphore(1)
         self._verified = -1
         self._threads = [
@@ -214,7 +223,7 @@ class Tailing:
                 continue
             chunk = self._retried("kafka.poll", lambda: run.reader.poll(CHUNK_ROWS, POLL_S))
             if chunk is not None:
-                self._chunks.put((chunk, run.reader.watermarks))
+                self._chunks.put(Polled(chunk, run.reader.watermarks, run.reader.leaders))
                 may_read = False
 
     def _keep_bound(self) -> None:
@@ -237,31 +246,32 @@ class Tailing:
     def _decode(self) -> None:
         while not self._over.is_set():
             try:
-                chunk, watermarks = self._chunks.get(timeout=POLL_S)
+                polled = self._chunks.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             began_s = time.monotonic()
-            large = len(chunk.values) >= LARGE_ROWS
+            large = len(polled.chunk.values) >= LARGE_ROWS
             if large:
                 self._may_read.release()
-            self._publish(self._take(chunk, watermarks))
+            self._publish(self._take(polled))
             if not large:
                 self._over.wait(min(time.monotonic() - began_s, MAX_REST_S))
                 self._may_read.release()
 
-    def _take(self, chunk: Chunk, watermarks: Offsets) -> int | None:
+    def _take(self, polled: Polled) -> int | None:
         """Makes a segment of a chunk; the newest Kafka timestamp in it.
 
         Raises:
             PoisonRecord, SchemaChanged: what came before it in each partition is published.
             TopicRecreated: nothing of the chunk is.
         """
-        run, refused = self._run, None
+        run, refused, chunk = self._run, None, polled.chunk
         try:
             decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         except SchemaChanged as error:
-            refused, whole = error, chunk
-            chunk = self._retried("registry", lambda: run.decoder.readable(whole)) or whole
+            refused = error
+            readable = self._retried("registry", lambda: run.decoder.readable(polled.chunk))
+            chunk = readable or polled.chunk
             decoded = self._retried("registry", lambda: run.decoder.decode(chunk))
         if decoded is None:
             return None
@@ -275,7 +285,7 @@ class Tailing:
             segment = self._retried(ROOM, lambda: self._write(batch, ranges, declared))
             if segment is None:
                 return None
-            run.publication.extend(segment, watermarks, declared)
+            run.publication.extend(segment, polled.watermarks, declared, polled.leaders)
             newest_us = pc.max(batch.column(TIMESTAMP).cast("int64")).as_py()
             run.observer.consumed(run.spec.name, segment.rows, segment.bytes)
             self._merge.set()

@@ -18,7 +18,7 @@ from catalog.errors import FileMissing, Unsupported
 from catalog.heads import Head
 from catalog.lake import Lake
 from catalog.offset_files import DataFile, FileDamaged, OffsetFiles, data_files
-from catalog.offsets import Marker, Offsets, TopicPartition
+from catalog.offsets import NOBODY, Marker, TopicPartition
 from catalog.seen import NAMED, WINDOW_OFFSETS, Bools, Count, Int64s, Range, Window, windows
 from catalog.spec import TableName
 from catalog.tallies import Tallies, Tally
@@ -211,7 +211,7 @@ def verify(
     findings = check_chain(metadata)
     if head.marker is None:
         findings.append(Finding("snapshots", "unproved", "no snapshot records Kafka positions"))
-    marker = head.marker or Marker(Offsets(), (), 0, "", 0)
+    marker = head.marker or NOBODY
     tallies = marker.tallies.begun_at(marker.positions, ())
     lowest = _lowest(metadata, files, tallies)
     ranges = [

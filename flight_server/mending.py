@@ -76,7 +76,7 @@ def mend(request: Request) -> Result:
         closing(open_reader(settings, spec_of(settings, name))) as reader,
         closing(open_lake(settings)) as lake,
     ):
-        log = log_state(reader)
+        log = log_state(reader, lake, name)
         if request.choice is None:
             return Result(str(name), tuple(diagnose(lake, name, log)))
         return _chosen(request, lake, name, log)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog import load_catalog
 from support_cluster import Cluster, cluster
-from support_ingest import WAIT_S, World, committed, framed, reached, running
+from support_ingest import WAIT_S, World, committed, framed, running
 from support_log import NAME, Log, assert_answer, spec_of
 from support_stack import StackUnavailable
 
-from catalog.errors import LogLost
+from catalog.diagnosis import diagnose, log_state
+from catalog.errors import LogEndsEarly, LogLost
+from catalog.kafka import TopicReader
 from catalog.manifest import Manifest
 
 pytestmark = pytest.mark.broker
@@ -78,28 +83,81 @@ def test_a_leader_that_dies_costs_nothing_and_no_restart(brokers: Cluster, tmp_p
     assert_answer(world, log)
 
 
-@pytest.mark.parametrize("more", [0, 60], ids=["shorter", "longer"])
-def test_an_unclean_leader_that_lost_records_is_a_typed_stop(
-    more: int, brokers: Cluster, tmp_path: Path
-) -> None:
-    """Rule 12: the log went back below what was published, also when it has grown again since."""
-    topic = brokers.create_replicated((2, 3), unclean_leader_election_enable="true")
-    log, world = Log(brokers, topic, 1), World.make(tmp_path, brokers.properties)
-    log.write(10)
+@contextmanager
+def unclean(brokers: Cluster, world: World, log: Log, more: int) -> Iterator[Manifest]:
+    """An ingest commits 10 records and then 30, of which a new leader knows 10; ``more`` follow.
+
+    Gives the version that it stopped with; all brokers run again after the block.
+    """
     leader, follower = 2, 3
-    brokers.nodes[follower].kill()
-    brokers.wait_until_left(topic, follower)
-    with running(world.sources(), spec_of(log)) as it:
+    with running(world.sources(), spec_of(log, flush_age_s=0.1)) as it:
+        log.write(10)
+        world.wait(NAME, committed(log.topic, 10))
+        brokers.nodes[follower].kill()
+        brokers.wait_until_left(log.topic, follower)
         log.write(20)  # the leader alone has these
-        world.wait(NAME, reached(topic, 30))
+        world.wait(NAME, committed(log.topic, 30))
         brokers.nodes[leader].kill()
         brokers.nodes[follower].start()
-        brokers.wait_until_led(topic, other_than=leader)
-        brokers.produce(topic, [framed(1000 + n) for n in range(more)], partition=0)
+        brokers.wait_until_led(log.topic, other_than=leader)
+        brokers.produce(log.topic, [framed(1000 + n) for n in range(more)], partition=0)
         stopped = world.wait(NAME, lambda m: m.state == "stopped")
-        assert stopped.high.at((topic, 0)) == 30
         assert_answer(world, log)
-    brokers.nodes[leader].start()
-    brokers.wait_until_in_sync(topic, leader)
     assert isinstance(it.errors[NAME], LogLost)
-    assert stopped.error_code == "DATA_LOSS"
+    assert (stopped.error_code, stopped.high.at((log.topic, 0))) == ("DATA_LOSS", 30)
+    yield stopped
+    brokers.nodes[leader].start()
+    brokers.wait_until_in_sync(log.topic, leader)
+
+
+def test_an_unclean_leader_that_lost_records_is_a_typed_stop(
+    brokers: Cluster, tmp_path: Path
+) -> None:
+    """Rule 12: the log went back below what was published."""
+    topic = brokers.create_replicated((2, 3), unclean_leader_election_enable="true")
+    log, world = Log(brokers, topic, 1), World.make(tmp_path, brokers.properties)
+    with unclean(brokers, world, log, 0) as stopped:
+        assert stopped.committed.at((topic, 0)) == 30
+
+
+def test_a_log_that_was_cut_off_and_has_grown_again_is_a_typed_stop(
+    brokers: Cluster, tmp_path: Path
+) -> None:
+    """Rule 12: told by its leaders' epochs, while it is read, published or recorded alone.
+
+    A repair names the snapshot that stands within what is left, and from there it goes on exactly.
+    """
+    topic = brokers.create_replicated((2, 3), unclean_leader_election_enable="true")
+    log, world = Log(brokers, topic, 1), World.make(tmp_path, brokers.properties)
+    cut = rf"{topic}\[0\] was cut off at offset 10, below position 30"
+    with unclean(brokers, world, log, 60) as stopped:
+        assert re.search(cut, stopped.error or "")
+        assert stopped.leaders.at((topic, 0)) == 0
+
+        assert_stops(world, log, cut)
+        shutil.rmtree(world.live.folder)  # the table alone knows what was read
+        assert_stops(world, log, cut)
+
+        reader = TopicReader(world.kafka, (topic,))
+        state = log_state(reader, world.lake(), NAME)
+        reader.close()
+        assert state.ends.at((topic, 0)) == 10
+        ends, named = diagnose(world.lake(), NAME, state)
+        assert "ends at offset 10, below position 30" in ends
+        table = load_catalog("lake", **world.properties).load_table(str(NAME))
+        (number,) = re.findall(r"snapshot (\d+) stands within the log", named)
+        table.manage_snapshots().set_current_snapshot(snapshot_id=int(number)).commit()
+        shutil.rmtree(world.live.folder)
+        log.sent[0] = [*log.sent[0][:10], *((10 + n, 1000 + n) for n in range(60))]
+        with running(world.sources(), spec_of(log, flush_age_s=0.1)):
+            world.wait(NAME, committed(topic, 70))
+        assert assert_answer(world, log).leaders.at((topic, 0)) > 0
+
+
+def assert_stops(world: World, log: Log, error: str) -> None:
+    """An ingest that starts now stops by this error."""
+    before = world.manifest(NAME)
+    with running(world.sources(), spec_of(log)) as it:
+        world.wait(NAME, lambda m: m.state == "stopped" and m != before)
+    assert isinstance(it.errors[NAME], LogEndsEarly)
+    assert re.search(error, str(it.errors[NAME]))

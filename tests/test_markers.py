@@ -78,7 +78,7 @@ def assert_proved(world: World) -> None:
 def log_of(world: World, log: Log) -> LogState:
     reader = TopicReader(world.kafka, (log.topic,))
     try:
-        return log_state(reader)
+        return log_state(reader, world.lake(), NAME)
     finally:
         reader.close()
 
