@@ -48,10 +48,22 @@ def cut_off(place: Place, position: int, end: int) -> LogEndsEarly:
     )
 
 
+def refuse_cuts(positions: Offsets, found: Offsets) -> None:
+    """Raises what :func:`cuts` found.
+
+    Raises:
+        LogEndsEarly: a log was cut off below a position (rule 12).
+    """
+    for place, end in found.items():
+        raise cut_off(place, positions.at(place), end)
+
+
 def cuts(
     properties: Mapping[str, str], positions: Offsets, leaders: Offsets, timeout_s: float
 ) -> Offsets:
     """Where logs were cut off below a position since that was read; without those that were not.
+
+    A client asks when it learns who leads, if it has a position by then: so it is a new one.
 
     Args:
         properties: of the client.

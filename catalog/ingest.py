@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from catalog.cutoffs import cut_off
+from catalog.cutoffs import refuse_cuts
 from catalog.dead_letters import open_rejects, prepare_letters
 from catalog.declaring import continuing_decoder, declared_by, declared_now
 from catalog.decode import first_declaration
@@ -179,7 +179,8 @@ class TableIngest:
             rejects, record = open_rejects(sources.lake, spec, head)
             publication.rejects = rejects.report
             _refuse_short_log(publication.owed, ends)
-            _refuse_cuts(publication, reader)
+            leaders = Offsets() if publication.held is None else publication.held.leaders
+            refuse_cuts(publication.owed, reader.cuts(publication.owed, leaders))
             assert head.marker is not None  # noqa: S101 - what a claim is, and what is followed
             reader.assign(head.marker.positions, head.marker.leaders)
         run = Run(
@@ -280,12 +281,6 @@ def _refuse_short_log(published: Offsets, ends: Offsets) -> None:
             f"{published.at(place)} that was published: the broker lost records; restore them, or "
             f"see `k2 repair TABLE`"
         )
-
-
-def _refuse_cuts(publication: Publication, reader: TopicReader) -> None:
-    leaders = Offsets() if publication.held is None else publication.held.leaders
-    for place, end in reader.cuts(publication.owed, leaders).items():
-        raise cut_off(place, publication.owed.at(place), end)
 
 
 def run_ingest(

@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from catalog.cutoffs import cut_at, cut_off, cuts
+from catalog.cutoffs import cut_at, cut_off, cuts, refuse_cuts
 from catalog.errors import (
     BrokerUnavailable,
     CatalogError,
@@ -121,8 +121,7 @@ class TopicReader:
         self._failed: Message | None = None
         # Taken from the client, in no chunk yet: a request that fails in between loses nothing.
         self._taken: list[Rows] = []
-        self._paused = False
-        self._closed = False
+        self._paused = self._closed = False
 
     @property
     def changes(self) -> int:
@@ -198,12 +197,12 @@ class TopicReader:
     def assign(self, positions: Offsets, leaders: Offsets = _NONE) -> None:
         """Reads every partition from its position on; one that is not named, strictly from 0.
 
-        Positions of topics that are not this reader's are left alone. That the log was cut off
-        since it was read, at the epochs ``leaders``, is an error of the first poll.
+        Positions of topics that are not this reader's are left alone.
 
         Raises:
             LogGap: the log begins after a position.
-            LogEndsEarly: the log ends before a position (rule 12).
+            LogEndsEarly: the log ends before a position, or was cut off there since it was read at
+                the epochs ``leaders`` (rule 12).
             SpecRefused: a topic does not exist.
             BrokerUnavailable: no answer.
         """
@@ -211,6 +210,7 @@ class TopicReader:
         check_all({p: n for p, n in positions.items() if p[0] in self._topics}, bounds)
         self._next = {place: positions.at(place) for place in bounds}
         self._leaders = {place: leaders[place] for place in bounds if place in leaders}
+        refuse_cuts(positions, self.cuts(positions, self.leaders))
         self._ends = {place: high for place, (_, high) in bounds.items()}
         self._failed, self._taken = None, []
         wish = [
@@ -273,7 +273,7 @@ class TopicReader:
             self._call(partial(self._consumer.resume, self._handles))
 
     def commit_monitor(self, positions: Offsets) -> None:
-        """Tells lag tools the positions under the monitor group; nobody reads them back."""
+        """Tells lag tools the positions; nobody reads them back."""
         if self._monitor and positions:
             offsets = [TopicPartition(*place, n) for place, n in positions.items()]
             self._call(partial(self._consumer.commit, offsets=offsets, asynchronous=True))

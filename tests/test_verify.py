@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from support_lake import (
     sqlite_properties,
 )
 
+from bench import verify_lane
+from catalog.lake import Lake
 from catalog.offsets import MARKER_PROPERTY, TALLIES_KEY, Offsets
 from catalog.seen import WINDOW_OFFSETS
 from catalog.spec import TableName, TableSpec
@@ -232,3 +235,34 @@ def test_an_ordinary_table_cannot_be_proved(place: Place) -> None:
     place.foreign().create_table(str(other), place.foreign_table().schema())
     report = verify(place.lake(), other)
     assert report.state == "unproved"
+
+
+def test_memory_does_not_follow_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five times the rows, in five times the files, take what a file and a window take."""
+    peaks = []
+    for flushes in (2, 10):
+        (folder := tmp_path / str(flushes)).mkdir()
+        monkeypatch.setattr(verify_lane, "FLUSHES", flushes)
+        lake = Lake.open("lake", sqlite_properties(folder))
+        verify_lane.fill(lake, flushes * 60_000)
+        peaks.append(_peak_bytes(lake, verify_lane.SPEC.name))
+        lake.close()
+    assert peaks[1] < 1.25 * peaks[0], peaks
+
+
+def _peak_bytes(lake: Lake, name: TableName) -> int:
+    """The most that Python, NumPy and Arrow were seen to hold while a table is proved."""
+    held = [0]
+
+    def look(rows: int, of_rows: int) -> None:
+        del rows, of_rows
+        held.append(tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before)
+
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes()
+        report = verify(lake, name, options=Options(progress=look, window_offsets=10_000))
+    finally:
+        tracemalloc.stop()
+    assert report.state == "proved"
+    return max(held)
