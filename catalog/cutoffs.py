@@ -29,6 +29,7 @@ _LEAST = {
     "enable.partition.eof": True,
     "isolation.level": "read_uncommitted",
     "fetch.message.max.bytes": 1,
+    "fetch.wait.max.ms": 1,
     "queued.min.messages": 1,
 }
 

@@ -221,21 +221,21 @@ class TopicReader:
         self._handles = [TopicPartition(*place) for place in self._next]
         self._paused = False
 
-    def discover(self) -> tuple[Place, ...]:
-        """Adds the partitions that the topics got since; they are read from offset 0 on.
+    def discover(self, committed: Offsets = _NONE) -> tuple[Place, ...]:
+        """Adds the partitions that the topics got since, read from what history has of them on.
 
         Raises:
-            LogGap: a new partition's log does not begin at 0 any more.
+            LogGap, LogEndsEarly: a new partition's log does not hold that position, 0 as a rule.
             SpecRefused, BrokerUnavailable: a topic does not exist; no answer.
         """
         new = tuple(place for place in self.partitions() if place not in self._next)
         if new:
             for place in new:
                 low, high = self._bounds_of(place)
-                check_bounds(place, 0, low, high)
+                check_bounds(place, committed.at(place), low, high)
                 self._ends[place] = high
-            self._next = dict(sorted({**self._next, **dict.fromkeys(new, 0)}.items()))
-            self._consumer.incremental_assign([TopicPartition(*place, 0) for place in new])
+            self._next = dict(sorted({**self._next, **{p: committed.at(p) for p in new}}.items()))
+            self._consumer.incremental_assign([TopicPartition(*p, self._next[p]) for p in new])
             self._handles = [TopicPartition(*place) for place in self._next]
             if self._paused:
                 self._consumer.pause(self._handles)

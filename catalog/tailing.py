@@ -215,7 +215,7 @@ class Tailing:
             if log is not None and run.publication.say_log(log):
                 self._publish(None)
             if time.monotonic() - looked_s >= run.live.reload_s:
-                self._retried("kafka", run.reader.discover)  # new partitions (rule 1)
+                self._retried("kafka", self._discover)
                 looks.begin()
                 looked_s = time.monotonic()
             may_read = may_read or self._may_read.acquire(timeout=POLL_S)
@@ -225,6 +225,10 @@ class Tailing:
             if chunk is not None:
                 self._chunks.put(Polled(chunk, run.reader.watermarks, run.reader.leaders))
                 may_read = False
+
+    def _discover(self) -> None:
+        """Finds new partitions; a writer elsewhere may have committed of them already (rule 1)."""
+        self._run.reader.discover(self._run.publication.committed)
 
     def _keep_bound(self) -> None:
         """Pauses at the bound on live bytes, goes on well below it; drops nothing (rule 14)."""

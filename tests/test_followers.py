@@ -16,14 +16,21 @@ from support_fleet import NAME, Node
 from support_flight import descriptor, read
 from support_ingest import SCHEMA, WAIT_S, World, committed, reached, running
 from support_kafka import Broker
-from support_log import Log, assert_answer
+from support_log import Log, assert_answer, real_log
+from support_log import spec_of as spec_of_log
 
-from catalog.errors import BrokerUnavailable
+from catalog.errors import BrokerUnavailable, NotReady
 from catalog.ingest import Sources
+from catalog.kafka import TopicReader
+from catalog.offsets import Offsets
+from catalog.pins import Pin
 from catalog.pulse import Beat, Pulse, Watch
+from catalog.segments import LiveReader
 from catalog.spec import LiveSpec, Role, TableSpec
+from catalog.tables import Tables
 from flight_server.protocol import messages
 
+_NOTHING = Offsets()
 ALL = messages.StatementQuery(f"select * from {NAME}")
 
 
@@ -274,6 +281,96 @@ def _winner(two: Node, three: Node) -> tuple[Node, Node]:
                 return winner, other
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+class Late(TopicReader):
+    """A reader that sees new partitions when it is told to."""
+
+    eyes: threading.Event
+
+    def discover(self, committed: Offsets = _NOTHING) -> tuple[tuple[str, int], ...]:
+        """None while its eyes are shut."""
+        return super().discover(committed) if self.eyes.is_set() else ()
+
+
+def late(sources: Sources, world: World) -> tuple[Sources, threading.Event]:
+    eyes = threading.Event()
+
+    def reader(spec: TableSpec) -> TopicReader:
+        made = Late(world.kafka, spec.topics)
+        made.eyes = eyes
+        return made
+
+    return replace(sources, reader=reader), eyes
+
+
+def redeemed(maker: World, taker: World, spec: TableSpec) -> Pin:
+    """A ticket of one, answered exactly by the other; what it was answered from."""
+    tables = [
+        Tables(one.lake(), LiveReader(one.live.folder), [spec], refresh_ms=0)
+        for one in (maker, taker)
+    ]
+    asked = tables[0].pin(NAME)
+    version = tables[1].open(asked)
+    assert version.pin.high == asked.high
+    rows = maker.history(NAME, version.pin.snapshot_id)
+    for batch in version.live:
+        columns = (batch.column(c).to_pylist() for c in ("_partition", "_offset", "number"))
+        rows += zip(*columns, strict=True)
+    wanted = {
+        (partition, offset) for (_, partition), end in asked.high.items() for offset in range(end)
+    }
+    assert len(rows) == len(wanted)
+    assert {row[:2] for row in rows} == wanted
+    return version.pin
+
+
+@pytest.mark.broker
+def test_partitions_that_each_sees_in_an_order_of_its_own_stay_exact(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    """Rules 1, 5 and 17: the follower sees one first, then its writer two; it takes over blind."""
+    log, world = real_log(kafka, 1), World.make(tmp_path, kafka.properties)
+    near, (first, near_eyes) = (found := beside(world, "near", "standby"))[0], late(found[1], world)
+    far, (second, far_eyes) = (found := beside(world, "far", "standby"))[0], late(found[1], world)
+    spec = spec_of_log(log, flush_age_s=0.2)
+    with running(first, spec) as owner:
+        near.wait(NAME, lambda m: m.role == "writer")
+        with running(second, spec):
+            log.write(20)
+            far.wait(NAME, committed(log.topic, *log.ends))
+
+            log.grow(2)  # the follower alone reads the second partition
+            log.write(20)
+            far_eyes.set()
+            far.wait(NAME, reached(log.topic, *log.ends))
+            near.wait(NAME, committed(log.topic, log.ends[0]))
+            assert (log.topic, 1) not in near.wait(NAME, lambda _: True).high
+            assert redeemed(near, far, spec).committed.at((log.topic, 1)) == 0
+            with pytest.raises(NotReady, match="behind the ticket"):
+                redeemed(far, near, spec)
+            far_eyes.clear()
+
+            log.grow(3)  # the writer alone reads the third one, and history has it
+            log.write(30)
+            near_eyes.set()
+            near.wait(NAME, committed(log.topic, *log.ends))
+            far.wait(NAME, committed(log.topic, *log.ends))
+            assert_answer(far, log)
+            redeemed(near, far, spec)
+            redeemed(far, near, spec)
+            kafka.delete_records(log.topic, {2: log.ends[2]})
+
+            owner.end()
+            far.wait(NAME, lambda m: m.role == "writer")
+            log.write(30)
+            before = far.wait(NAME, committed(log.topic, *log.ends[:2]))
+            assert before.high.at((log.topic, 2)) < log.ends[2]
+            assert_answer(far, log)
+            far_eyes.set()  # it goes on behind what its predecessor committed
+            assert far.wait(NAME, committed(log.topic, *log.ends)).epoch == 2
+            assert_answer(far, log)
+    assert len(world.history(NAME, None)) == sum(log.ends)
 
 
 # --- servers ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from support_log import NAME, assert_answer, real_log, shaky, spec_of
 from catalog.errors import LogGap, TopicRecreated
 from catalog.kafka import TopicReader
 from catalog.manifest import Manifest
+from catalog.offsets import Offsets
 from catalog.reports import lag_table
 from catalog.spec import TableSpec
 from flight_server.metrics import IngestMetrics
@@ -121,14 +122,17 @@ def test_partitions_added_while_nothing_ran_are_read_from_their_start(
     assert sum(log.ends) == 50
 
 
+_NOTHING = Offsets()
+
+
 class Unhurried(TopicReader):
     """A reader that looks for new partitions when it is told to."""
 
     gate: threading.Event
 
-    def discover(self) -> tuple[tuple[str, int], ...]:
+    def discover(self, committed: Offsets = _NOTHING) -> tuple[tuple[str, int], ...]:
         """None before the gate is open."""
-        return super().discover() if self.gate.is_set() else ()
+        return super().discover(committed) if self.gate.is_set() else ()
 
 
 @pytest.mark.parametrize("when", ["running", "down"])
