@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyiceberg.catalog import load_catalog
 from support_cluster import Cluster, cluster
-from support_ingest import WAIT_S, World, committed, framed, running
+from support_ingest import WAIT_S, World, committed, framed, reached, running
 from support_log import NAME, Log, assert_answer, spec_of
 from support_stack import StackUnavailable
 
@@ -70,17 +70,47 @@ def test_a_leader_that_dies_costs_nothing_and_no_restart(brokers: Cluster, tmp_p
     with running(world.sources(), spec_of(log, flush_age_s=0.5)) as it:
         with producing(log):
             before = world.wait(NAME, lambda m: min(m.high.values(), default=0) > 0)
-            for end in ("kill", "end"):  # a crash, then a restart in order
-                leader = brokers.leader(topic)
-                getattr(brokers.nodes[leader], end)()
-                brokers.wait_until_led(topic, other_than=leader)
-                before = world.wait(NAME, further(before, 500))
-                brokers.nodes[leader].start()
-                brokers.wait_until_in_sync(topic, leader)
-                before = world.wait(NAME, further(before, 500))
+            leader = brokers.leader(topic)
+            brokers.nodes[leader].kill()
+            brokers.wait_until_led(topic, other_than=leader)
+            before = world.wait(NAME, further(before, 500))
+            brokers.nodes[leader].start()
+            brokers.wait_until_in_sync(topic, leader)
+            world.wait(NAME, further(before, 500))
         world.wait(NAME, committed(topic, *log.ends))
+        with restarted_leader(brokers, topic, partition=1):
+            aborted = log.ends[1] + 4  # three records and a marker, of a leader with no other
+            abort(brokers, topic, partition=1)
+            world.wait(NAME, committed(topic, log.ends[0], aborted))
         assert not it.errors
     assert_answer(world, log)
+    with running(world.sources(), spec_of(log)) as it:  # and the log is still the one that was read
+        log.write(4)
+        world.wait(NAME, reached(topic, *log.ends))
+    assert not it.errors
+    assert_answer(world, log)
+
+
+@contextmanager
+def restarted_leader(brokers: Cluster, topic: str, partition: int) -> Iterator[None]:
+    """A leader ends in order and another one takes its place; it is back after the block."""
+    leader = brokers.leader(topic, partition)
+    brokers.nodes[leader].end()
+    brokers.wait_until_led(topic, other_than=leader, partition=partition)
+    yield
+    brokers.nodes[leader].start()
+    brokers.wait_until_in_sync(topic, leader, partition)
+
+
+def abort(brokers: Cluster, topic: str, partition: int) -> None:
+    """Writes three records that nobody will read."""
+    producer = brokers.producer(transactional_id=topic)
+    producer.init_transactions(WAIT_S)
+    producer.begin_transaction()
+    for number in range(3):
+        producer.produce(topic, framed(number), partition=partition)
+    producer.flush(WAIT_S)
+    producer.abort_transaction(WAIT_S)
 
 
 @contextmanager
