@@ -6,6 +6,7 @@ leader ever had.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,12 @@ from support_kafka import Broker
 from support_log import NAME, Log, assert_answer, spec_of
 
 from catalog.cutoffs import cuts
-from catalog.errors import BrokerUnavailable, LogEndsEarly
-from catalog.offsets import Marker, Offsets
+from catalog.diagnosis import log_state
+from catalog.errors import BrokerUnavailable, LogEndsEarly, RepairRefused
+from catalog.heads import Head
+from catalog.kafka import TopicReader
+from catalog.offsets import Marker, Offsets, TopicIdentity
+from catalog.repair import LogState, same_topic, skip_lost_records
 from catalog.segments import LiveWriter
 
 PLACE = ("t", 0)
@@ -93,6 +98,20 @@ def test_a_log_that_is_not_the_recorded_one_is_refused(log: Log, tmp_path: Path)
     world.lake().commit(NAME, None, expected=marker, new=new)
     elsewhere = replace(world, live=replace(world.live, folder=tmp_path / "elsewhere"))
     assert_refused(elsewhere, log, 5)
+    with closing(TopicReader(world.kafka, ("t",))) as reader:
+        state = log_state(reader, world.lake(), NAME)
+    assert state.ends.at(PLACE) == 0, "for repairs the log ends where it was cut off"
+    with pytest.raises(RepairRefused, match=r"t\[0\] ends at 0, below position 5"):
+        skip_lost_records(world.lake().head(NAME), state)
+
+
+def test_a_repaired_table_claims_no_leaders_epochs() -> None:
+    """Those of a moved cluster begin anew: the recorded ones would refuse its log for ever."""
+    then, now = TopicIdentity("t", "old", "a"), TopicIdentity("t", "new", "b")
+    marker = Marker(Offsets({PLACE: 10}), (then,), 1, "w", 7, leaders=UNKNOWN)
+    head = Head("m", "u", 1, marker, 0)
+    made = same_topic(head, LogState((now,), Offsets({PLACE: 0}), Offsets({PLACE: 10})))
+    assert made.new.leaders == Offsets()
 
 
 def test_the_epochs_are_those_of_whoever_read_further() -> None:
