@@ -45,8 +45,11 @@ def groups(
     """
     found: dict[tuple[str | None, ...], list[str]] = {}
     others: list[str] = []
+    known: dict[int, tuple[str | None, ...] | None] = {}  # by identity: most files share a footer's
     for path, file in files.items():
-        names = names_in(declared, file)
+        if id(file) not in known:
+            known[id(file)] = names_in(declared, file)
+        names = known[id(file)]
         if names is None:
             others.append(path)
         else:
@@ -59,8 +62,10 @@ def names_in(declared: pa.Schema, file: pa.Schema) -> tuple[str | None, ...] | N
     if not has_ids(file):
         return None
     names: list[str | None] = []
+    places = {field_id(field): place for place, field in reversed(list(enumerate(file)))}
     for field in declared:
-        place = find(file, field) if field_id(field) is not None else None
+        number = field_id(field)
+        place = None if number is None else places.get(number)
         if place is None:
             if children(field.type) and is_filled(field):
                 return None  # the engine has no literals of nested types

@@ -1,4 +1,4 @@
-"""``make differential``: random statements for some minutes. Exit code 1 on a difference.
+"""``make differential``: random statements, 100,000 of them. Exit code 1 on a difference.
 
 Several processes, each with a seed of its own; the seeds are printed, and with each difference the
 smallest statement that shows it and the number of its case, which ``--case`` asks again.
@@ -13,14 +13,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-from differential.campaign import Budget, Finding, Tally, campaign, cases
+from differential.campaign import Budget, campaign, cases
+from differential.tally import Finding, Tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs, prints, and says whether all agreed."""
+    """Runs, prints, and says whether all statements were asked and all agreed."""
     parser = argparse.ArgumentParser(prog="make differential", description=__doc__)
-    parser.add_argument("--statements", type=int, default=100_000, help="at least so many")
-    parser.add_argument("--minutes", type=float, default=20.0, help="at most so many")
+    parser.add_argument("--statements", type=int, default=100_000, help="so many")
+    parser.add_argument("--minutes", type=float, default=120.0, help="at most so many")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--case", default="", help="one case: seed.house.number")
@@ -45,9 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(str(tally))
     _print(
         f"{took:.0f} s: {tally.statements / took:.0f} statements and"
-        f" {tally.answers / took:.0f} answers per second"
+        f" {tally.answers.total() / took:.0f} answers per second;"
+        f" {1000 * tally.cpu_s / max(1, tally.statements):.0f} ms of a processor for a statement"
     )
-    return _say(found)
+    short = tally.statements < flags.statements
+    if short:
+        _print(f"{tally.statements} of {flags.statements} statements: the time was up")
+    return _say(found) or int(short)
 
 
 def _say(found: list[Finding]) -> int:

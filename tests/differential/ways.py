@@ -10,39 +10,37 @@ A way is a namespace with the tables ``a`` and ``b``:
   whose partitions changed.
 * ``blind``: files without a single statistic, so nothing can be pruned: what they answer is what
   the others have to answer with pruning.
+
+The name ``kept`` stands for whichever way is asked just then, as if the rows had moved between two
+executions of one statement: so a text is planned once, as a dashboard's is, and answered from every
+way. By a way's own name every statement is planned for itself.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.manifest import DataFile, DataFileContent
-from pyiceberg.table import Table
-from pyiceberg.types import DecimalType, DoubleType, FloatType, LongType, StringType
-from support_deletes import add_file, by_equality, by_position, commit, vectors
+from pyiceberg.catalog import load_catalog
 from support_lake import sqlite_properties
 
 from catalog.copies import Copies
-from catalog.data_files import write_files
 from catalog.lake import Lake
 from catalog.manifest import Manifest
 from catalog.offsets import Offsets, TopicIdentity
 from catalog.records import Range
 from catalog.segments import LiveReader, LiveWriter
 from catalog.spec import TableName, TableSpec
-from catalog.tables import Tables
+from catalog.tables import Need, Pin, Tables, TableVersion
+from differential.foreign import blind, evolved
 from differential.rows import PARTITIONS, SCHEMA, TOPIC, make
 from flight_server.backend import EngineBackend
 from flight_server.engine import Engine, Options, Statement
@@ -57,14 +55,75 @@ WAYS = (*HYBRID, "evolved", "blind")
 TABLES = ("a", "b")
 #: DuckDB's own copy of the rows.
 ORACLE = "memory.main"
+#: The namespace that means another way each time.
+KEPT = "kept"
 _IDENTITY = (TopicIdentity(TOPIC, "cluster", "topic-id"),)
+_NOWHERE = Offsets()
 _STARTS = Offsets({(TOPIC, partition): 0 for partition in range(PARTITIONS)})
 #: Partitions mean many files, and many files cost time: most tables have few.
-_LAYOUTS: tuple[tuple[str, ...], ...] = ((), (), (), ("b",), ("u",), ("day(t)",))
+_LAYOUTS: tuple[tuple[str, ...], ...] = (*[()] * 6, ("b",), ("u",), ("day(t)",))
 _SORTS: tuple[tuple[str, ...], ...] = ((), ("k", "t"), ("id",), ("s",))
-#: Rows with these and greater ids are deleted again from ``evolved``.
-_DOOMED = 10**6
-_HALF = 0.5
+#: Rows of a and of b. An answer's time is that of planning unless there are thousands.
+_SIZES = ((120, 32), (120, 32), (200, 40), (500, 60))
+
+
+class Moving:
+    """A source of versions in which the tables of ``kept`` are those of one way, then of another.
+
+    Attributes:
+        way: whose they are now. For one thread.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.way = HYBRID[0]
+
+    def names(self) -> tuple[TableName, ...]:
+        """The tables by their own names."""
+        return self._tables.names()
+
+    def pin(
+        self,
+        name: TableName,
+        *,
+        at_least: Offsets = _NOWHERE,
+        deadline_s: float | None = None,
+        tail: bool = True,
+        as_of: str = "",
+    ) -> Pin:
+        """The newest version, under the name that was asked for."""
+        found = self._tables.pin(
+            self._own(name), at_least=at_least, deadline_s=deadline_s, tail=tail, as_of=as_of
+        )
+        return replace(found, name=name)
+
+    def schema(self, pin: Pin) -> pa.Schema:
+        """Its columns."""
+        return self._tables.schema(self._owned(pin))
+
+    def open(
+        self, pin: Pin, *, need: Need = "hybrid", deadline_s: float | None = None
+    ) -> TableVersion:
+        """Its rows."""
+        return self._tables.open(self._owned(pin), need=need, deadline_s=deadline_s)
+
+    def listing(self) -> Mapping[TableName, str | None]:
+        """The tables by their own names, and what names their columns."""
+        return self._tables.listing()
+
+    def describe(self, name: TableName, location: str | None = None) -> pa.Schema:
+        """A table's columns."""
+        return self._tables.describe(self._own(name), location)
+
+    def metadata_table(self, pin: Pin, which: str) -> pa.Table:
+        """A ``$`` table."""
+        return self._tables.metadata_table(self._owned(pin), which)
+
+    def _own(self, name: TableName) -> TableName:
+        return TableName(self.way, name.table) if name.namespace == KEPT else name
+
+    def _owned(self, pin: Pin) -> Pin:
+        return replace(pin, name=self._own(pin.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +133,22 @@ class House:
     Attributes:
         rows: by table.
         signed_zero: whether floats may be -0.0.
-        engine: ours; tables are named ``way.table``.
+        engine: ours; tables are named ``way.table``, or ``kept.table``.
+        tables: says what ``kept`` means.
         duck: the other engine.
     """
 
     rows: Mapping[str, pa.Table]
     signed_zero: bool
     engine: Engine
+    tables: Moving
     duck: duckdb.DuckDBPyConnection
 
-    def ask(self, sql: str, parameters: pa.RecordBatch | None = None) -> pa.Table:
-        """Our answer."""
+    def ask(
+        self, sql: str, parameters: pa.RecordBatch | None = None, *, way: str = HYBRID[0]
+    ) -> pa.Table:
+        """Our answer; ``way``: what ``kept`` means in it."""
+        self.tables.way = way
         plan = self.engine.plan(Statement(sql, parameters), Options())
         with self.engine.stream(plan) as stream:
             return stream.read_all()
@@ -97,9 +161,10 @@ class House:
 
 
 @contextmanager
-def house(folder: Path, seed: str, sizes: tuple[int, int] = (360, 48)) -> Iterator[House]:
-    """Tables of so many rows, drawn by a seed, in every way."""
+def house(folder: Path, seed: str, sizes: tuple[int, int] | None = None) -> Iterator[House]:
+    """Tables of so many rows, drawn by a seed as their numbers are, in every way."""
     rng = random.Random(seed)
+    sizes = sizes or rng.choice(_SIZES)
     signed_zero = rng.random() < 0.3
     rows = {
         name: make(rng, size, signed_zero=signed_zero)
@@ -116,11 +181,12 @@ def house(folder: Path, seed: str, sizes: tuple[int, int] = (360, 48)) -> Iterat
         ]
         catalog = load_catalog("lake", **properties)
         stack.callback(catalog.close)
-        for way, build in (("evolved", _evolved), ("blind", _blind)):
+        for way, build in (("evolved", evolved), ("blind", blind)):
             catalog.create_namespace(way)
             for name in TABLES:
                 build(catalog, f"{way}.{name}", rows[name], rng)
-        tables = Tables(lake, LiveReader(folder / "live"), specs, refresh_ms=3_600_000)
+        live = LiveReader(folder / "live")
+        tables = Moving(Tables(lake, live, specs, refresh_ms=3_600_000))
         engine = Engine(tables, lake, Limits(spill_folder=folder / "spill"))
         stack.callback(engine.close)
         duck = stack.enter_context(duckdb.connect(config={"threads": 1}))
@@ -129,7 +195,7 @@ def house(folder: Path, seed: str, sizes: tuple[int, int] = (360, 48)) -> Iterat
             duck.register("given", rows[name])
             duck.execute(f"create table {name} as select * from given")
             duck.unregister("given")
-        yield House(rows, signed_zero, engine, duck)
+        yield House(rows, signed_zero, engine, tables, duck)
 
 
 # --- hybrid tables
@@ -203,191 +269,7 @@ def _steps(first: Offsets, end: Offsets, rng: random.Random) -> list[Offsets]:
     if first.same_as(end):
         return []
     found = [first]
-    for _ in range(rng.randint(0, 4)):
+    for _ in range(rng.choice((0, 0, 1, 1, 2, 4))):
         found.append(_between(found[-1], end, rng))
     kept = [to for at, to in itertools.pairwise(found) if not at.same_as(to)]
     return kept if kept and kept[-1].same_as(end) else [*kept, end]
-
-
-# --- tables of other tools
-
-
-def _blind(catalog: Catalog, name: str, rows: pa.Table, rng: random.Random) -> None:
-    """Many files without statistics, in any order."""
-    table = catalog.create_table(name, SCHEMA)
-    order = list(range(rows.num_rows))
-    rng.shuffle(order)
-    rest = rows.take(pa.array(order))
-    while rest.num_rows:
-        count = min(rest.num_rows, rng.randint(1, max(1, rows.num_rows // 4)))
-        _add(table, rest.slice(0, count), statistics=False)
-        table, rest = table.refresh(), rest.slice(count)
-
-
-def _add(table: Table, rows: pa.Table, *, statistics: bool) -> str:
-    """Commits a data file whose manifest entry says nothing but how many rows there are."""
-    path = f"{table.location()}/data/{time.time_ns():x}.parquet"
-    ids = [
-        field.with_metadata({"PARQUET:field_id": str(i)})
-        for field, i in _numbered(table, rows.schema)
-    ]
-    Path(path.removeprefix("file://")).parent.mkdir(parents=True, exist_ok=True)
-    with table.io.new_output(path).create() as sink:
-        pq.write_table(rows.cast(pa.schema(ids)), sink, write_statistics=statistics)
-    add_file(table, path, rows.num_rows)
-    return path
-
-
-def _numbered(table: Table, schema: pa.Schema) -> Iterator[tuple[pa.Field, int]]:
-    """Each field with its id, the children's put in."""
-    for name in schema.names:
-        found = table.schema().find_field(name)
-        kind = {
-            "g": lambda f=found: pa.list_(_child("element", pa.int32(), f.field_type.element_id)),
-            "r": lambda f=found: pa.struct(
-                [
-                    _child(c.name, schema.field("r").type.field(c.name).type, c.field_id)
-                    for c in f.field_type.fields
-                ]
-            ),
-        }.get(name, lambda n=name: schema.field(n).type)()
-        yield pa.field(name, kind, schema.field(name).nullable), found.field_id
-
-
-def _child(name: str, kind: pa.DataType, number: int) -> pa.Field:
-    return pa.field(name, kind, metadata={"PARQUET:field_id": str(number)})
-
-
-def _evolved(catalog: Catalog, name: str, rows: pa.Table, rng: random.Random) -> None:
-    """The former third of the rows by the former schema, the rest by today's; deletes between."""
-    old, new = rows.slice(0, rows.num_rows // 3), rows.slice(rows.num_rows // 3)
-    doomed = _doomed(rows, rng)
-    table = catalog.create_table(name, _formerly(old).schema)
-    table = _append(table, _formerly(old), rng)
-    table = _append(table, _formerly(doomed), rng)
-    if rng.random() < _HALF:
-        table = _delete(table, rng)
-        table = _append(table, _formerly(doomed), rng)
-    with table.update_schema(allow_incompatible_changes=True) as update:
-        update.rename_column("key", "k")
-        update.update_column("l", LongType())
-        update.update_column("x", DoubleType())
-        update.update_column("m", DecimalType(38, 10))
-        update.delete_column("u")
-        update.add_column(("r", "q"), StringType())
-        update.add_column("y", FloatType())
-        update.move_first("id")
-    with table.update_schema() as update:
-        update.add_column("u", StringType())
-    table = table.refresh()
-    if rng.random() < 0.7:
-        with table.update_spec() as change:
-            change.add_field(*rng.choice((("t", "day"), ("id", "bucket[3]"), ("b", "identity"))))
-    table = table.refresh()
-    names = [field.name for field in table.schema().fields]
-    assert sorted(names) == sorted(SCHEMA.names)
-    with table.update_schema() as update:
-        for before, after in zip(SCHEMA.names, SCHEMA.names[1:], strict=False):
-            if rng.random() < _HALF:
-                update.move_after(after, before)
-    table = table.refresh()
-    today = [field.name for field in table.schema().fields]
-    table = _append(table, new.select(today), rng)
-    table = _append(table, doomed.select(today), rng)
-    _delete(table, rng)
-
-
-def _doomed(rows: pa.Table, rng: random.Random) -> pa.Table:
-    """Copies of some rows with ids of their own."""
-    few = rows.slice(0, rows.num_rows // 3).take(
-        pa.array(rng.sample(range(rows.num_rows // 3), rows.num_rows // 6))
-    )
-    ids = pa.array(range(_DOOMED, _DOOMED + few.num_rows), pa.int64())
-    return few.set_column(0, SCHEMA.field("id"), ids)
-
-
-def _formerly(rows: pa.Table) -> pa.Table:
-    """The rows in the schema that the table began with."""
-    kinds = {"l": pa.int32(), "x": pa.float32(), "m": pa.decimal128(20, 10)}
-    columns, fields = [], []
-    for field in reversed(SCHEMA):
-        column = rows[field.name]
-        if field.name == "y":
-            continue
-        if field.name == "u":  # another column of this name, of which nothing may be seen later
-            column = pa.chunked_array([pa.array(["ghost"] * rows.num_rows, pa.string())])
-        if field.name == "r":
-            flat = column.combine_chunks()
-            mask = pc.is_null(flat)
-            column = pa.chunked_array(
-                [pa.StructArray.from_arrays([flat.field("p")], ["p"], mask=mask)]
-            )
-        column = column.cast(kinds.get(field.name, column.type))
-        columns.append(column)
-        name = "key" if field.name == "k" else field.name
-        fields.append(pa.field(name, column.type, field.nullable))
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _append(table: Table, rows: pa.Table, rng: random.Random) -> Table:
-    """A few snapshots; rows with NaN are written by our own writer.
-
-    Of a foreign file's statistics the engine (55.0) believes that its floats lie within bounds
-    that leave NaN out.
-    """
-    floats = [field.name for field in rows.schema if pa.types.is_floating(field.type)]
-    has_nan = functools.reduce(
-        pc.or_, (pc.fill_null(pc.is_nan(rows[name]), fill_value=False) for name in floats)
-    )
-    for foreign, all_rows in (
-        (True, rows.filter(pc.invert(has_nan))),
-        (False, rows.filter(has_nan)),
-    ):
-        rest = all_rows
-        while rest.num_rows:
-            count = min(rest.num_rows, rng.randint(1, max(2, rows.num_rows)))
-            if foreign:
-                table.append(rest.slice(0, count))
-            else:
-                spec = TableSpec(TableName("evolved", "any"), (TOPIC,))
-                written = write_files(table.metadata, table.io, rest.slice(0, count), spec)
-                with table.transaction() as change, change.update_snapshot().fast_append() as added:
-                    for each in written:
-                        added.append_data_file(each.file)
-            table, rest = table.refresh(), rest.slice(count)
-    return table
-
-
-def _delete(table: Table, rng: random.Random) -> Table:
-    """Every doomed row goes, in one of three ways."""
-    doomed: dict[str, tuple[list[int], DataFile]] = {}
-    for file in _files(table):
-        with table.io.new_input(file.file_path).open() as source:
-            ids = pq.read_table(source, columns=["id"])["id"].to_pylist()
-        if found := [at for at, number in enumerate(ids) if number >= _DOOMED]:
-            doomed[file.file_path] = found, file
-    how = rng.choice(("positions", "vectors", "keys"))
-    if how == "keys":
-        ids = pa.array(range(_DOOMED, _DOOMED + 1000), pa.int64())
-        keys = pa.table({"id": ids}, schema=pa.schema([SCHEMA.field("id")]))
-        return commit(table, [by_equality(table, keys, bounds=rng.random() < _HALF)])
-    if how == "vectors" and all(file.spec_id == 0 for _, file in doomed.values()):
-        return commit(table, vectors(table, {path: found for path, (found, _) in doomed.items()}))
-    deletes = []
-    for path, (found, file) in doomed.items():
-        partition = [file.partition[at] for at in range(len(file.partition))]
-        places = [(path, at) for at in found]
-        bounds = rng.random() < _HALF
-        deletes.append(by_position(table, places, partition, file.spec_id, bounds=bounds))
-    return commit(table, deletes)
-
-
-def _files(table: Table) -> list[DataFile]:
-    snapshot = table.current_snapshot()
-    assert snapshot is not None
-    return [
-        entry.data_file
-        for manifest in snapshot.manifests(table.io)
-        for entry in manifest.fetch_manifest_entry(table.io)
-        if entry.data_file.content == DataFileContent.DATA
-    ]
