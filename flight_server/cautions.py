@@ -10,6 +10,7 @@ Source: apache/datafusion issues 25244, 25262, 25263, 25264 and 25296 (dynamic f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -26,13 +27,15 @@ _RIGHT = MappingProxyType({"datafusion.optimizer.prefer_hash_join": "false"})
 #: aggregate over one, to the first column of that name.
 _CHAINED = MappingProxyType({"datafusion.optimizer.enable_join_dynamic_filter_pushdown": "false"})
 
+_FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
+
 
 def cautions(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
     """The engine's settings under which this optimized plan is answered right; mostly none."""
     text = plan.display_indent()
     joins = text.count(" Join: ")
     found: dict[str, str] = {}
-    if "Right Join: " in text and "Filter: " in text:
+    if "Right Join: " in text and _FILTER.search(text):
         found |= _RIGHT
     if joins > 1:
         found |= _CHAINED

@@ -16,7 +16,7 @@ from catalog.prune import surviving
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
 from flight_server.contexts import READ_ONLY, Contexts
-from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memory, relation
+from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memory, nothing, relation
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
@@ -131,8 +131,12 @@ class Execution:
         real = {}
         for at in self._scope.found:
             scans = None if reads is None else reads.of(at)
-            if scans != ():
-                real[at] = self._table(context, at, scans)
+            # What is not read may be read after all where the real rows' plan knows less (a column
+            # that is never null): the answer does not depend on it, so no rows will do.
+            unread = scans == ()
+            real[at] = (
+                nothing(self._scope.found[at].schema) if unread else self._table(context, at, scans)
+            )
         self._scope.real = real
         return [run_sql(context, self._plan.prepared.text, each) for each in values]
 

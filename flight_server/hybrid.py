@@ -205,6 +205,12 @@ def memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> Table:
     return _frame(schema, batches).into_view()
 
 
+@functools.lru_cache(maxsize=512)  # as many as there are stubs
+def nothing(schema: pa.Schema) -> Table:
+    """A relation without rows."""
+    return memory(schema, ())
+
+
 #: Where rows in memory become frames, each under a name of its own for a moment: a context of
 #: their own costs 0.6 ms. It has no part in what is done with a frame later.
 _scratch = SessionContext()

@@ -67,6 +67,24 @@ def test_what_a_join_learns_is_not_said_of_another_column(engine: Engine) -> Non
     assert answer.to_pylist() == [{"n": n, "mine": n + 250} for n in range(10)]
 
 
+def test_a_right_join_with_a_condition_below_a_window_is_answered(engine: Engine) -> None:
+    """A merge join, which the first claim is owed to, panics here."""
+    answer = ask(
+        engine,
+        "select row_number() over (partition by t.symbol order by t._offset, f._offset) as n"
+        " from trades t right join few f on t._offset = f._offset and f.quantity > 1",
+    )
+    assert answer.num_rows == 40
+
+
+@pytest.mark.parametrize("clause", ["distinct", "group by"])
+def test_whether_something_is_true_can_be_grouped_by(engine: Engine, clause: str) -> None:
+    """It is never null, which the engine does not believe itself."""
+    words = {"distinct": ("distinct ", ""), "group by": ("", "group by 1")}[clause]
+    text = "select {}(quantity > 5) is true as big from trades {} order by 1".format(*words)
+    assert ask(engine, text)["big"].to_pylist() == [False, True]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "wanted"),
     [

@@ -27,7 +27,7 @@ _MOST_TRIES = 400
 #: about a hundred statements.
 _OF_A_HOUSE = 1000
 #: Of the statements, those of a shape for either oracle.
-_ORACLE_SHARE = 0.12
+_ORACLE_SHARE = 0.06
 #: Between two lines of a process about how far it came.
 _LINE_S = 60.0
 

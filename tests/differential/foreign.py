@@ -94,9 +94,9 @@ def evolved(catalog: Catalog, name: str, rows: pa.Table, rng: random.Random) -> 
     with table.update_schema() as update:
         update.add_column("u", StringType())
     table = table.refresh()
-    if rng.random() < 0.7:
+    if rng.random() < _HALF:
         with table.update_spec() as change:
-            change.add_field(*rng.choice((("t", "day"), ("id", "bucket[3]"), ("b", "identity"))))
+            change.add_field(*rng.choice((("t", "year"), ("id", "bucket[3]"), ("b", "identity"))))
     table = table.refresh()
     names = [field.name for field in table.schema().fields]
     assert sorted(names) == sorted(SCHEMA.names)
@@ -160,7 +160,7 @@ def _append(table: Table, rows: pa.Table, rng: random.Random) -> Table:
         rest = all_rows
         while rest.num_rows:
             count = min(
-                rest.num_rows, rng.randint(max(1, rows.num_rows // 4), max(2, rows.num_rows))
+                rest.num_rows, rng.randint(max(1, rows.num_rows // 2), max(2, rows.num_rows))
             )
             if foreign:
                 table.append(rest.slice(0, count))
