@@ -4,8 +4,10 @@ DataFusion 55.0 pushes filters down through physical plans by the columns' bare 
 sides of a join have a column of one name, a filter may land on the other one, and rows are missing
 without a word. Found by ``tests/differential``; each caution has a test that is red without it.
 
+Where nothing can be put aside, the statement is refused: :func:`require_nulls_kept`.
+
 Source: apache/datafusion issues 25244, 25262, 25263, 25264 and 25296 (dynamic filters);
-``tests/test_cautions.py`` for filters above right joins.
+``tests/test_cautions.py`` for everything else.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk
+from flight_server.contexts import WITHOUT
+from flight_server.protocol.errors import Unimplemented
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
 #: every table with a tail is), even where it names columns of both. Merge joins push nothing.
@@ -26,12 +30,42 @@ _RIGHT = MappingProxyType({"datafusion.optimizer.prefer_hash_join": "false"})
 #: The filter that a join makes of its keys while it runs is pushed through another join, or an
 #: aggregate over one, to the first column of that name.
 _CHAINED = MappingProxyType({"datafusion.optimizer.enable_join_dynamic_filter_pushdown": "false"})
+#: Joins are made flat, with the conditions around them, and IS NOT DISTINCT FROM becomes =.
+_FLAT = MappingProxyType({WITHOUT: "eliminate_cross_join"})
+
+#: An anti join that keeps nulls in mind is right with one key and no further condition.
+_ANTI = re.compile(r"LeftAnti Join: (?!(?:(?! = |Filter:).)+ = (?:(?! = |Filter:).)+ null_aware)")
+#: What asks of ``x IN (SELECT …)`` whether it is false, rather than whether it is true: the engine
+#: makes a mark of it, which is never null. Plans are written without some of their brackets.
+_ASKED = re.compile(
+    r"NOT IN \(<subquery>\)|(?<!IS )\bNOT (?!EXISTS|I?LIKE|BETWEEN|SIMILAR|IN )|\bCASE\b"
+    r"|\bIN \(<subquery>\)\)* (?!AND\b|OR\b)|\w\([^()]*\bIN \(<subquery>\)|\bIS (?:NOT )?\w+"
+)
+#: What the optimizer answers before there is a join: a mark, it says, is never null.
+_FOLDED = re.compile(r"\bIN \(<subquery>\)\)* IS ")
+#: A column's own IS NULL beside it is no such question.
+_PLAIN_NULLS = re.compile(r"(Filter: |\bAND |\bOR )(\(?)[\w.\"]+ IS (?:NOT )?NULL")
 
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 
+#: The filter that MIN and MAX make of what they have seen forgets the aggregates beside them that
+#: are not over a column, and leaves out rows that those need.
+_FORGOTTEN = MappingProxyType(
+    {"datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false"}
+)
+#: Aggregates over all rows, and those of them that are remembered.
+_WHOLE = re.compile(r"Aggregate: groupBy=\[\[\]\], aggr=\[\[(.*(?:min|max)\(.*)\]\]")
+_COLUMNS = re.compile(r"(?:(?:min|max)\([\w.$]+\)(?:, |$))+$")
 
-def cautions(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
-    """The engine's settings under which this optimized plan is answered right; mostly none."""
+
+def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
+    """The engine's settings under which a statement is answered right; mostly none.
+
+    Args:
+        context: the plans'.
+        planned: as the statement says it.
+        plan: the same, optimized.
+    """
     text = plan.display_indent()
     joins = text.count(" Join: ")
     found: dict[str, str] = {}
@@ -39,7 +73,38 @@ def cautions(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
         found |= _RIGHT
     if joins > 1:
         found |= _CHAINED
-    return found if found and any(_names_twice(context, node) for node in walk(plan)) else {}
+    if found and not any(_names_twice(context, node) for node in walk(plan)):
+        found = {}
+    if joins and " IS NOT DISTINCT FROM " in planned.display_indent():
+        found |= _FLAT
+    if any(not _COLUMNS.match(each) for each in _WHOLE.findall(text)):
+        found |= _FORGOTTEN
+    return found
+
+
+def require_nulls_kept(planned: LogicalPlan, plan: LogicalPlan) -> None:
+    """Refuses sub-queries behind IN whose nulls the engine would lose.
+
+    Args:
+        planned: as the statement says it.
+        plan: the same, optimized.
+
+    Raises:
+        Unimplemented: NOT IN with a constant on its left, or over a sub-query that refers to what
+            is outside; IN below NOT, CASE, IS NULL and the like.
+    """
+    said = [line for line in planned.display_indent().split("\n") if "IN (<subquery>)" in line]
+    if not said:
+        return
+    text = plan.display_indent()
+    asked = _ASKED if "LeftMark Join" in text else _FOLDED
+    if any(asked.search(_PLAIN_NULLS.sub(r"\1\2", line)) for line in said) or any(
+        "null_aware" in line and _ANTI.search(line) for line in text.split("\n")
+    ):
+        raise Unimplemented(
+            "whether this IN over a sub-query is false or null would be lost: write NOT EXISTS"
+            " (SELECT 1 FROM … WHERE b.x = a.x), or IN only as a condition that has to be true"
+        )
 
 
 def real_schema(

@@ -30,6 +30,9 @@ _SORT_BYTES = 20 * 1024**2
 #: What every sort puts aside for that merge by default, at most.
 _MERGE_BYTES = 10 * 1024**2
 
+#: A setting of ours: a rule of the engine's optimizer that is left out.
+WITHOUT = "k2.without"
+
 #: Nothing but queries: DDL would run at once, DML would change the live table's memory.
 READ_ONLY = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
@@ -105,12 +108,15 @@ class Contexts:
         if not _is_time_zone(time_zone):
             raise InvalidArgument(f"there is no time zone {time_zone[:64]!r}: write Europe/Berlin")
         own = {"datafusion.execution.time_zone": time_zone, **settings}
+        without = own.pop(WITHOUT, None)
         config = (
             SessionConfig({**_SETTINGS, **_shares_of(self._limits.memory_bytes), **own})
             .with_create_default_catalog_and_schema(enabled=False)
             .with_default_catalog_and_schema(self._catalog_name, SESSION_SCHEMA)
         )
         context = SessionContext(config, self._runtime)
+        if without is not None:
+            context.remove_optimizer_rule(without)
         spill_kib = self._limits.spill_bytes // 1024
         context.sql(f"SET datafusion.runtime.max_temp_directory_size = '{spill_kib}K'")
         context.register_catalog_provider(self._catalog_name, catalog)

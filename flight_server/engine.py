@@ -22,7 +22,7 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
-from flight_server.cautions import cautions, real_schema
+from flight_server.cautions import cautions, real_schema, require_nulls_kept
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
@@ -153,7 +153,8 @@ class Engine:
                 optimized = frame.optimized_logical_plan() if is_bound else None
                 reads = None
                 if optimized is not None:
-                    settings = cautions(context, optimized)
+                    require_nulls_kept(frame.logical_plan(), optimized)
+                    settings = cautions(context, frame.logical_plan(), optimized)
                     reads = replace(analysis.reads_of(optimized, scope), settings=settings)
                 divisible = (
                     options.endpoints > 1

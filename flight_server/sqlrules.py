@@ -30,6 +30,8 @@ IGNORED: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("with", "cube"): "write GROUP BY CUBE (…)",
         ("with", "totals"): "write GROUP BY ROLLUP (…)",
         ("with", "ordinality"): "use row_number()",
+        ("intersect", "all"): "it would not count equal rows; write INTERSECT, or number them",
+        ("except", "all"): "it would not count equal rows; write EXCEPT, or number them",
         ("connect", "by"): "write WITH RECURSIVE",
         ("for", "update"): "this server only reads",
         ("for", "share"): "this server only reads",

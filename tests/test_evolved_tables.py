@@ -189,3 +189,15 @@ def test_fields_of_structs_are_read_beside_renamed_columns(table: Table, engine:
     found = ask(engine, "select venue['mic'] as mic, max(n) as n from ticks group by 1")
     wanted = {f"M{n}": n for n in range(20) if n % 3} | {None: 18}
     assert {row["mic"]: row["n"] for row in found} == wanted
+
+
+def test_a_join_that_no_row_can_meet_is_answered_beside_renamed_columns(
+    catalog: Catalog, table: Table, engine: Engine
+) -> None:
+    """Over stubs the plan reads one side only; over renamed columns nothing is known to be set."""
+    catalog.create_table("market_data.few", FIRST)
+    with table.update_schema() as update:
+        update.rename_column("note", "words")
+    found = ask(engine, "select a.n, b.n as m from ticks a left join few b on a.n is null")
+    assert sorted(row["n"] for row in found) == list(range(20))
+    assert {row["m"] for row in found} == {None}

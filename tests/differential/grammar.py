@@ -397,9 +397,12 @@ class Grammar:
             ("rows", "rows", "groups", "groups", "whole", "top", "distinct", "window")
         )
         if shape == "whole":
-            return Select(
-                tuple(self.aggregate(scope) for _ in range(rng.randint(1, 4))), sources, where
-            )
+            distinct = rng.random() < 0.3  # then the engine makes groups of them
+            count = range(rng.randint(1, 4))
+            items = tuple(self.aggregate(scope, grouped=distinct) for _ in count)
+            if not distinct:
+                items = tuple(each for each in items if "distinct" not in each.ours) or items[:1]
+            return Select(items, sources, where)
         if shape == "groups":
             keys = tuple(self.key(scope) for _ in range(rng.randint(1, 2)))
             items = (
@@ -490,6 +493,8 @@ class Grammar:
     def aggregate_of(self, scope: Scope) -> Expr:
         """An aggregate of a column of a derived table."""
         kind = self.some_kind(scope)
+        if kind == "float":  # count(distinct …) beside it makes groups
+            return Expr("int", "count({0})", (self.rng.choice(scope[kind]),))
         word = self.rng.choice(("count({0})", "count(distinct {0})", "min({0})", "max({0})"))
         if kind == "bool" or word.startswith("count"):
             return Expr(

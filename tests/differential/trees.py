@@ -55,8 +55,7 @@ class Expr:
             how.values.append(self.value[0])
             return f"cast(? as {self.value[1]})"
         words = self.duck if self.duck and how.dialect == "duck" else self.ours
-        inner = "" if self.query is None else self.query.text(how)
-        return words.format(*(part.text(how) for part in self.parts), q=inner)
+        return words.format(*(_Later(part, how) for part in self.parts), q=_Later(self.query, how))
 
     def within(self) -> Iterator[Expr]:
         """This expression and everything inside it."""
@@ -74,6 +73,17 @@ class Expr:
                 yield replace(self, parts=(*self.parts[:at], less, *self.parts[at + 1 :]))
         if self.query is not None:
             yield from (replace(self, query=less) for less in self.query.smaller())
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """A part of a text, made where it stands: parameters are counted in that order."""
+
+    of: Expr | Query | None
+    how: Rendering
+
+    def __format__(self, _spec: str) -> str:
+        return "" if self.of is None else self.of.text(self.how)
 
 
 @dataclass(frozen=True, slots=True)
