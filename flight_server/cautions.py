@@ -48,15 +48,6 @@ _PLAIN_NULLS = re.compile(r"(Filter: |\bAND |\bOR )(\(?)[\w.\"]+ IS (?:NOT )?NUL
 
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 
-#: The filter that MIN and MAX make of what they have seen forgets the aggregates beside them that
-#: are not over a column, and leaves out rows that those need.
-_FORGOTTEN = MappingProxyType(
-    {"datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false"}
-)
-#: Aggregates over all rows, and those of them that are remembered.
-_WHOLE = re.compile(r"Aggregate: groupBy=\[\[\]\], aggr=\[\[(.*(?:min|max)\(.*)\]\]")
-_COLUMNS = re.compile(r"(?:(?:min|max)\([\w.$]+\)(?:, |$))+$")
-
 
 def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
     """The engine's settings under which a statement is answered right; mostly none.
@@ -77,8 +68,6 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         found = {}
     if joins and " IS NOT DISTINCT FROM " in planned.display_indent():
         found |= _FLAT
-    if any(not _COLUMNS.match(each) for each in _WHOLE.findall(text)):
-        found |= _FORGOTTEN
     return found
 
 

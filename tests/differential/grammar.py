@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from differential.rows import COLUMNS, NASTY_TEXTS, WORDS, Kind
-from differential.trees import Both, Expr, JoinKind, Query, Select, Source
+from differential.trees import Both, Expr, JoinKind, Query, Select, Source, With
 
 #: Columns in scope: their SQL by kind.
 Scope = Mapping[Kind, Sequence[Expr]]
@@ -19,6 +19,13 @@ _JOINS: tuple[JoinKind, ...] = ("join", "join", "join", "left join", "right join
 #: Columns that joins and groups are made by: few values, or nasty ones.
 _KEYS = ("k", "u", "b", "day", "x", "y", "l", "i", "c", "m", "s", "t")
 _DEPTH = 3
+
+
+#: Rows within a day before each, those of its own moment included: no order of them is needed.
+_DAY = (
+    "count(*) over (partition by {1} order by {0} asc nulls first"
+    " range between interval '1 day' preceding and current row)"
+)
 
 
 def literal(kind: Kind, rng: random.Random) -> Expr:  # noqa: C901, PLR0911 - one for each kind
@@ -197,7 +204,7 @@ class Grammar:
         pattern = self.rng.choice(
             ("a%", "%a", "%b%", "_", "__", "", "%", "s1%", "s_", "é%", "日%", "x%", "S%")
         )
-        word = self.rng.choice(("like", "like", "not like"))
+        word = self.rng.choice(("like", "like", "not like", "ilike"))
         return Expr(
             "bool", f"({{0}} {word} {_quoted(pattern)})", (self.expr("text", scope, depth - 1),)
         )
@@ -226,6 +233,11 @@ class Grammar:
             both = Expr("bool", "({0} and {1})", (same, self.predicate(inner, 0)))
             query = Select((Expr("int", "1"),), (source,), both)
             return Expr("bool", f"({rng.choice(('', 'not '))}exists ({{q}}))", query=query)
+        if shape < 0.8:
+            query = Select((rng.choice(inner[kind]),), (source,), self.predicate(inner, 0))
+            word = f"{rng.choice(_COMPARISONS)} {rng.choice(('any', 'all'))}"
+            sides = (self.expr(kind, scope, 0),)
+            return Expr("bool", f"({{0}} {word} ({{q}}))", sides, query=query)
         word = rng.choice(("min", "max"))
         query = Select((Expr(kind, f"{word}({{0}})", (rng.choice(inner[kind]),)),), (source,))
         sides = (self.expr(kind, scope, 0),)
@@ -322,10 +334,17 @@ class Grammar:
             (kind, f"last_value({{0}}) {over}{frame})"),
             ("int", f"row_number() {over})"),
             ("int", f"rank() {over})"),
+            ("int", f"dense_rank() {over})"),
+            ("int", f"ntile(3) {over})"),
+            (kind, f"nth_value({{0}}, 2) {over}{frame})"),
+            (kind, f"lag({{0}}, 2) {over})"),
+            ("int", _DAY),
             ("int", f"count({{0}}) {over}{frame})"),
             ("int" if kind == "float" else kind, f"{largest}({{0}}) {over}{frame})"),
         )
         result, text = rng.choice(shapes)
+        if text is _DAY:
+            return Expr(result, text, (rng.choice(scope["time"]), by))
         return Expr(result, text, (value, by, *ids))
 
     def direction(self) -> str:
@@ -372,9 +391,10 @@ class Grammar:
         if rng.random() < 0.3:
             return None
         found = self.predicate(scope, rng.choice((0, 0, 1, 2)))
-        if rng.random() < 0.08:
+        if rng.random() < 0.12:
             more = self.in_query(scope)
-            return Expr("bool", "({0} and {1})", (found, more))
+            word = rng.choice(("and", "and", "and", "or"))
+            return Expr("bool", f"({{0}} {word} {{1}})", (found, more))
         return found
 
     def statement(self) -> Query:
@@ -382,10 +402,10 @@ class Grammar:
         rng = self.rng
         self.names = 0
         shape = rng.random()
-        if shape < 0.06:
-            return self.both()
-        if shape < 0.14:
-            return self.nested()
+        for share, draw in _STATEMENTS:
+            shape -= share
+            if shape < 0:
+                return draw(self)
         return self.select()
 
     def select(self) -> Select:
@@ -394,34 +414,48 @@ class Grammar:
         sources, scope, ids = self.sources()
         where = self.where(scope)
         shape = rng.choice(
-            ("rows", "rows", "groups", "groups", "whole", "top", "distinct", "window")
+            (*("rows", "rows", "groups", "groups", "whole", "top"), "distinct", "window", "first")
         )
-        if shape == "whole":
-            distinct = rng.random() < 0.3  # then the engine makes groups of them
-            count = range(rng.randint(1, 4))
-            items = tuple(self.aggregate(scope, grouped=distinct) for _ in count)
-            if not distinct:
-                items = tuple(each for each in items if "distinct" not in each.ours) or items[:1]
-            return Select(items, sources, where)
-        if shape == "groups":
-            keys = tuple(self.key(scope) for _ in range(rng.randint(1, 2)))
-            items = (
-                *keys,
-                *(self.aggregate(scope, grouped=True) for _ in range(rng.randint(1, 3))),
-            )
-            having = Expr("bool", "(count(*) > {0})", (Expr("int", str(rng.randrange(3))),))
-            return Select(items, sources, where, len(keys), having if rng.random() < 0.3 else None)
+        if shape in {"whole", "groups"}:
+            return replace(self.aggregates(scope, shape), sources=sources, where=where)
         items = tuple(self.expr(self.some_kind(scope), scope, 1) for _ in range(rng.randint(1, 3)))
         if shape == "distinct":
             return Select(items, sources, where, distinct=True)
         if shape == "window":
             return Select((*items, self.window(scope, ids)), sources, where)
+        if shape == "first":
+            return self.first(Select((*items, *ids), sources, where), scope)
         if shape == "top":
             first = (self.key(scope), self.direction())
             order = (first, *((each, self.direction()) for each in ids))
             limit = (rng.choice((1, 3, 10)), rng.choice((0, 0, 5)))
             return Select((*items, *ids), sources, where, order=order, limit=limit)
         return Select((*items, *ids), sources, where)
+
+    def aggregates(self, scope: Scope, shape: str) -> Select:
+        """Of all rows, or of groups; FROM and WHERE are left open."""
+        rng = self.rng
+        if shape == "whole":
+            distinct = rng.random() < 0.3  # then the engine makes groups of them
+            count = range(rng.randint(1, 4))
+            items = tuple(self.aggregate(scope, grouped=distinct) for _ in count)
+            if not distinct:
+                items = tuple(each for each in items if "distinct" not in each.ours) or items[:1]
+            return Select(items, ())
+        keys = tuple(self.key(scope) for _ in range(rng.randint(1, 2)))
+        items = (
+            *keys,
+            *(self.aggregate(scope, grouped=True) for _ in range(rng.randint(1, 3))),
+        )
+        having = Expr("bool", "(count(*) > {0})", (Expr("int", str(rng.randrange(3))),))
+        if rng.random() < 0.3:
+            having = Expr(
+                "bool", "({0} or {1} is null)", (having, self.aggregate(scope, grouped=True))
+            )
+        found = Select(items, (), None, len(keys), having)
+        if rng.random() < 0.2 and not any(key.parts for key in keys):
+            return replace(found, having=None, sets=rng.choice(("rollup", "cube")))
+        return found if rng.random() < 0.3 else replace(found, having=None)
 
     def filtered(self) -> Select:
         """Rows that are told apart, under a predicate."""
@@ -457,6 +491,80 @@ class Grammar:
                 kind, "coalesce({0}, {1})", (self.rng.choice(scope[kind]), literal(kind, self.rng))
             )
         )
+
+    def first(self, rows: Select, scope: Scope) -> Select:
+        """The first rows of each group: DISTINCT ON, or QUALIFY."""
+        rng = self.rng
+        ids = rows.items[-len(rows.sources) :]
+        by = rng.choice(scope[self.some_kind(scope, but=("float",))])
+        order = [(each, self.direction()) for each in ids]
+        if rng.random() < 0.5:
+            return replace(rows, on=by, order=((by, self.direction()), *order))
+        total = ", ".join(f"{{{at + 1}}} {way}" for at, (_, way) in enumerate(order))
+        text = f"row_number() over (partition by {{0}} order by {total}) <= {rng.randint(1, 2)}"
+        return replace(rows, qualify=Expr("bool", text, (by, *ids)))
+
+    def unnested(self) -> Select:
+        """A row for each element of a list."""
+        source, scope = self.table("a")
+        item = Expr("int", f"unnest({source.alias}.g)")
+        return Select((self.named(scope, "id"), item), (source,), self.where(scope))
+
+    def outward(self) -> Select:
+        """A value for each row of a sub-query that refers to it: in the SELECT list, or LATERAL."""
+        rng = self.rng
+        source, scope = self.table("a")
+        other, inner = self.table("b")
+        key = rng.choice(("k", "u", "b", "day"))
+        same = Expr("bool", "({0} = {1})", (self.named(inner, key), self.named(scope, key)))
+        if rng.random() < 0.5:
+            same = Expr("bool", "({0} and {1})", (same, self.predicate(inner, 0)))
+        kind = self.some_kind(inner, but=("bool", "float"))
+        word, result = rng.choice((("count", "int"), ("min", kind), ("max", kind)))
+        value = Expr(result, f"{word}({{0}})", (rng.choice(inner[kind]),))
+        query = Select((value,), (other,), same)
+        id_, where = self.named(scope, "id"), self.where(scope)
+        if rng.random() < 0.5:
+            item = Expr(result, "({q})", query=query)
+            return Select((id_, item), (source,), where)
+        alias = self.alias()
+        lateral = Expr("bool", "lateral ({q})", query=query)
+        join = rng.choice(("cross join", "left join"))
+        on = None if join == "cross join" else Expr("bool", "true")
+        sources = (source, Source(lateral, alias, join, on))
+        return Select((id_, Expr(result, f"{alias}.c0")), sources, where)
+
+    def named_query(self) -> With:
+        """WITH, and the query joined to itself or to a table; or a recursive count."""
+        rng = self.rng
+        name, one = self.alias(), self.alias()
+        source, scope = self.table("b")
+        other = self.alias()
+        if rng.random() < 0.3:
+            text = f"select cast(0 as bigint) as c0 union all select c0 + 1 from {name}"
+            of: Query | Expr = Expr("int", f"{text} where c0 < {rng.randrange(1, 9)}")
+            column = Expr("int", f"{one}.c0")
+        else:
+            of, kinds = Select((self.named(scope, "k"), self.aggregate(scope)), (source,)), ()
+            of = replace(of, grouped=1, where=self.where(scope))
+            column = Expr("int", f"{one}.c{len(kinds)}")
+        table, outer = self.table(rng.choice("ab"))
+        twice = Source(Expr("int", name), other, "join", None)
+        on = Expr("bool", "({0} = {1})", (column, Expr("int", f"{other}.c0")))
+        if rng.random() < 0.7:
+            on = Expr("bool", "({0} = {1})", (column, self.named(outer, "k")))
+            twice = replace(table, join=rng.choice(_JOINS))
+        sources = (Source(Expr("int", name), one), replace(twice, on=on))
+        return With(name, of, Select((column, Expr("int", "count(*)")), sources, grouped=1))
+
+    def sorted_both(self) -> Select:
+        """The first rows of a set operation, by all their columns: equal rows are one."""
+        rng = self.rng
+        inner, alias = self.both(), self.alias()
+        columns = tuple(self.column(k, f"{alias}.c{at}") for at, k in enumerate(inner.kinds))
+        order = tuple((each, self.direction()) for each in columns)
+        limit = (rng.choice((1, 5, 20)), rng.choice((0, 0, 3)))
+        return Select(columns, (Source(inner, alias),), order=order, limit=limit)
 
     def both(self) -> Both:
         """UNION, INTERSECT or EXCEPT of columns of the same kinds."""
@@ -505,6 +613,15 @@ class Grammar:
         return Expr(kind, word, (self.rng.choice(scope[kind]),))
 
 
+#: Shares of statements that are no plain SELECT.
+_STATEMENTS: Sequence[tuple[float, Callable[[Grammar], Query]]] = (
+    (0.06, Grammar.both),
+    (0.03, Grammar.sorted_both),
+    (0.08, Grammar.nested),
+    (0.05, Grammar.named_query),
+    (0.06, Grammar.outward),
+    (0.02, Grammar.unnested),
+)
 _DISTINCT, _SAME = "is distinct from", "is not distinct from"
 #: Kinds whose expressions have one type each.
 _EVEN: frozenset[Kind] = frozenset({"text", "bool", "time", "date"})
@@ -532,12 +649,24 @@ _RULES: dict[Kind, Sequence[Callable[[Grammar, Kind, Scope, int], Expr]]] = {
         _template("char_length({0})", ("text",)),
         _template("extract(year from {0})", ("time",)),
         _template("extract(month from {0})", ("date",)),
+        *(
+            _template(f"extract({part} from {{0}})", ("time",))
+            for part in ("quarter", "week", "doy", "dow", "hour", "minute")
+        ),
+        _template("strpos({0}, 'a')", ("text",)),
+        _template("greatest({0}, {1})", ("int", "int")),
+        _template("least({0}, {1})", ("int", "int")),
+        _template("try_cast({0} as bigint)", ("text",)),
     ),
     "wide": (
         _template("({0} + {1})", ("wide", "int"), apart="wide arithmetic"),
         _template("({0} * {1})", ("wide", "wide"), apart="wide arithmetic"),
     ),
-    "exact": (_template("({0} + {1})", ("exact", "exact")), _template("({0} * 2e0)", ("exact",))),
+    "exact": (
+        _template("({0} + {1})", ("exact", "exact")),
+        _template("({0} * 2e0)", ("exact",)),
+        *(_template(f"{word}({{0}})", ("exact",)) for word in ("round", "floor", "ceil", "abs")),
+    ),
     "float": (_template("({0} + {1})", ("float", "exact")),),
     "decimal": (
         _template("({0} + {1})", ("decimal", "decimal")),
@@ -549,11 +678,31 @@ _RULES: dict[Kind, Sequence[Callable[[Grammar, Kind, Scope, int], Expr]]] = {
         _template("replace({0}, 'a', 'q')", ("text",)),
         _template("cast({0} as varchar)", ("int",)),
         _template("concat({0}, '-')", ("text",)),
+        *(
+            _template(words, ("text",))
+            for words in (
+                *("lower({0})", "trim({0})", "left({0}, 2)", "right({0}, 2)", "md5({0})"),
+                *("lpad({0}, 4, 'xy')", "split_part({0}, 'b', 1)", "translate({0}, 'ab', 'x')"),
+                *("regexp_replace({0}, '[a-b]+', 'z')", "repeat({0}, 2)"),
+            )
+        ),
+        _template("concat_ws('-', {0}, {1})", ("text", "text")),
     ),
     "time": (
         _template("date_trunc('day', {0})", ("time",)),
         _template("date_trunc('month', {0})", ("time",)),
         _template("({0} + interval '1 hour')", ("time",)),
+        _template("({0} + interval '1 month')", ("time",)),
+        _template("({0} - interval '1 year')", ("time",)),
+        *(
+            _template(f"date_trunc('{unit}', {{0}})", ("time",))
+            for unit in ("year", "quarter", "week", "minute")
+        ),
+        _template(
+            "date_bin(interval '15 minutes', {0}, timestamp '1970-01-01 00:00:00')",
+            ("time",),
+            "time_bucket(interval '15 minutes', {0}, timestamp '1970-01-01 00:00:00')",
+        ),
     ),
     "zoned": (_template("date_trunc('hour', {0})", ("zoned",)),),
     "date": (_template("cast({0} as date)", ("time",)),),

@@ -88,16 +88,18 @@ class _Later:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table or a query in FROM, and how it is joined to those before it."""
+    """A table, words or a query in FROM, and how it is joined to those before it."""
 
-    of: str | Query
+    of: str | Query | Expr
     alias: str
     join: JoinKind = ""
     on: Expr | None = None
 
     def text(self, how: Rendering) -> str:
         """The SQL."""
-        of = f"{how.place}.{self.of}" if isinstance(self.of, str) else f"({self.of.text(how)})"
+        of = f"{how.place}.{self.of}" if isinstance(self.of, str) else self.of.text(how)
+        if not isinstance(self.of, str | Expr):
+            of = f"({of})"
         on = "" if self.on is None else f" on {self.on.text(how)}"
         return f"{self.join} {of} as {self.alias}{on}".lstrip()
 
@@ -111,6 +113,9 @@ class Select:
         grouped: how many of the first items are grouped by; None: no GROUP BY.
         order: what its rows are sorted by: expression and direction. Nothing is equal under it.
         limit: how many rows, how many are passed over.
+        on: the first row for each of its values; ``order`` begins with it.
+        sets: "rollup" or "cube" of the groups; "": neither.
+        qualify: a condition with a window function.
     """
 
     items: tuple[Expr, ...]
@@ -121,19 +126,29 @@ class Select:
     distinct: bool = False
     order: tuple[tuple[Expr, str], ...] = ()
     limit: tuple[int, int] | None = None
+    on: Expr | None = None
+    sets: Literal["", "rollup", "cube"] = ""
+    qualify: Expr | None = None
 
     def text(self, how: Rendering) -> str:
         """The SQL."""
         parts = ["select distinct" if self.distinct else "select"]
+        if self.on is not None:
+            parts.append(f"distinct on ({self.on.text(how)})")
         parts.append(", ".join(f"{e.text(how)} as c{at}" for at, e in enumerate(self.items)))
         parts.append("from " + " ".join(source.text(how) for source in self.sources))
         if self.where is not None:
             parts.append(f"where {self.where.text(how)}")
-        if self.grouped:
+        if self.grouped and self.sets:
+            keys = ", ".join(item.text(how) for item in self.items[: self.grouped])
+            parts.append(f"group by {self.sets} ({keys})")
+        elif self.grouped:
             # By place: an expression with parameters is not the same one when written again.
             parts.append("group by " + ", ".join(str(at + 1) for at in range(self.grouped)))
         if self.having is not None:
             parts.append(f"having {self.having.text(how)}")
+        if self.qualify is not None:
+            parts.append(f"qualify {self.qualify.text(how)}")
         if self.order:
             parts.append("order by " + ", ".join(f"{e.text(how)} {d}" for e, d in self.order))
         if self.limit is not None:
@@ -149,7 +164,7 @@ class Select:
     def joins(self) -> bool:
         """Whether two tables or queries are joined, anywhere."""
         return len(self.sources) > 1 or any(
-            not isinstance(s.of, str) and s.of.joins for s in self.sources
+            not isinstance(s.of, str | Expr) and s.of.joins for s in self.sources
         )
 
     @property
@@ -160,11 +175,14 @@ class Select:
     def expressions(self) -> Iterator[Expr]:
         """Every expression."""
         ons = (source.on for source in self.sources)
-        for each in (*self.items, self.where, self.having, *ons, *(e for e, _ in self.order)):
+        more = (self.where, self.having, self.qualify, *ons, *(e for e, _ in self.order))
+        for each in (*self.items, *more):
             if each is not None:
                 yield from each.within()
         for source in self.sources:
-            if not isinstance(source.of, str):
+            if isinstance(source.of, Expr):
+                yield from source.of.within()
+            elif not isinstance(source.of, str):
                 yield from source.of.expressions()
 
     def smaller(self) -> Iterator[Select]:
@@ -184,8 +202,12 @@ class Select:
         """The same without one of its clauses, sources or items."""
         if self.limit is not None:
             yield replace(self, limit=None)
-        elif self.order:
+        elif self.order and self.on is None:
             yield replace(self, order=())
+        if self.qualify is not None:
+            yield replace(self, qualify=None)
+        if self.sets:
+            yield replace(self, sets="")
         if len(self.sources) > 1:
             yield replace(self, sources=self.sources[:-1])
             first = replace(self.sources[1], join="", on=None)
@@ -246,7 +268,49 @@ class Both:
                 yield replace(self, right=less)
 
 
-Query: TypeAlias = Select | Both
+@dataclass(frozen=True, slots=True)
+class With:
+    """A query, named, and one over it."""
+
+    name: str
+    of: Query | Expr
+    body: Select
+
+    def text(self, how: Rendering) -> str:
+        """The SQL; words that name themselves are recursive."""
+        inner = self.of.text(how)
+        word = "with recursive" if isinstance(self.of, Expr) else "with"
+        return f"{word} {self.name} as ({inner}) {self.body.text(how)}"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Of the columns."""
+        return self.body.kinds
+
+    @property
+    def joins(self) -> bool:
+        """Whether two tables are joined, anywhere."""
+        return self.body.joins or (not isinstance(self.of, Expr) and self.of.joins)
+
+    @property
+    def is_sorted(self) -> bool:
+        """Never."""
+        return False
+
+    def expressions(self) -> Iterator[Expr]:
+        """Every expression."""
+        yield from self.of.within() if isinstance(self.of, Expr) else self.of.expressions()
+        yield from self.body.expressions()
+
+    def smaller(self) -> Iterator[Query]:
+        """With a smaller query on either side."""
+        yield from (replace(self, body=less) for less in self.body.smaller())
+        if not isinstance(self.of, Expr):
+            yield self.of
+            yield from (replace(self, of=less) for less in self.of.smaller())
+
+
+Query: TypeAlias = Select | Both | With
 
 
 def _each(one: Expr | None, change: Callable[[Expr], Select]) -> Iterator[Select]:
@@ -257,7 +321,7 @@ def _each(one: Expr | None, change: Callable[[Expr], Select]) -> Iterator[Select
 def _smaller_sources(source: Source) -> Iterator[Source]:
     if source.join and source.join != "join" and source.on is not None:
         yield replace(source, join="join")
-    if not isinstance(source.of, str):
+    if not isinstance(source.of, str | Expr):
         for query in source.of.smaller():
             yield replace(source, of=query)
     if source.on is not None:
