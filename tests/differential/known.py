@@ -27,6 +27,7 @@ WRITTEN = MappingProxyType(
         " greatest in DuckDB: nothing is negated",
         "greatest of a group": "min and max of groups depend on the order of rows with a NaN:"
         " the engine compares groups' values by <, under which nothing is more or less than NaN",
+        "distinct beside min": "count(distinct …) makes groups (see above): no min of floats",
         "length of a list": "array_length([]) is null here, len([]) is 0: neither is asked",
     }
 )
