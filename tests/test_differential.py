@@ -24,7 +24,7 @@ from support_flight import connect, serving
 
 from flight_server import engine
 
-SEED = 8
+SEED = 7
 STATEMENTS = 60
 SMALL = (90, 20)
 
