@@ -48,13 +48,15 @@ class Reads:
         scans: reference → per scan its pushed filters; None: some scans hide in sub-queries that
             the plan does not show, so nothing may be pruned.
         unbound_join: some join has no equality.
-        settings: of the engine, without which it answers the plan wrong.
+        settings: of the engine, with which it answers the plan right, and fast.
+        views: strings are better read as views; see ``flight_server.tuning``.
         top: how many rows it takes of its only scan; None: it may take all.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
     unbound_join: bool
     settings: Mapping[str, str] = field(default_factory=dict)
+    views: bool = False
     top: Top | None = None
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:

@@ -40,11 +40,12 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         # 0.1 + 0.2 = 0.3, and a price is never compared as a float.
         "datafusion.sql_parser.parse_float_as_decimal": "true",
-        # Plain strings from the start: views would be cast for every client.
+        # Which strings are views is decided by statement (``flight_server.tuning``), not here.
         "datafusion.sql_parser.map_string_types_to_utf8view": "false",
         "datafusion.execution.parquet.schema_force_view_types": "false",
         # Whole tables go over the wire a quarter faster than by the default of 8,192 rows: each
-        # batch costs 100 µs of Python. Aggregations take up to a tenth more of a processor.
+        # batch costs 100 µs of Python. Statements with short answers have their own size
+        # (``flight_server.tuning``).
         "datafusion.execution.batch_size": "32768",
         "datafusion.catalog.information_schema": "true",
         # Wrong where a table's columns were renamed or two tables have nested ones: the engine

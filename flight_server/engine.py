@@ -37,6 +37,7 @@ from flight_server.shapes import Shape, Shapes, names_of
 from flight_server.shares import Share, divide
 from flight_server.sqltext import SqlText, read
 from flight_server.substrait import read_plan
+from flight_server.tuning import batches_for, may_be_views
 from flight_server.wire import wire_schema
 
 __all__ = ["Engine", "Listed", "Options", "Plan", "ResultStream", "Statement"]
@@ -155,7 +156,11 @@ class Engine:
                 if optimized is not None:
                     require_nulls_kept(frame.logical_plan(), optimized)
                     settings = cautions(context, frame.logical_plan(), optimized)
-                    reads = replace(analysis.reads_of(optimized, scope), settings=settings)
+                    reads = replace(
+                        analysis.reads_of(optimized, scope),
+                        settings={**batches_for(optimized), **settings},
+                        views=may_be_views(context, text, optimized),
+                    )
                 divisible = (
                     options.endpoints > 1
                     and optimized is not None

@@ -160,6 +160,8 @@ class Execution:
             share=self._share,
             holding=self._holding,
             reach=self._reach(context, version),
+            # The files that a clock needs are looked at again, in the types of their bounds.
+            views=planned is not None and planned.views and not self._has_clock,
             top=None if planned is None or scans is None else planned.top,
         )
         self.relations[at] = relation(context, source, self._store)

@@ -26,6 +26,7 @@ from catalog.stores import StoreOptions
 from catalog.tables import TableVersion
 from flight_server.shares import Share
 from flight_server.stores import Reach
+from flight_server.strings import as_views, in_schema
 from flight_server.top import Top, narrowed
 
 #: Live batches are dealt to this many partitions, so that every core reads.
@@ -101,6 +102,7 @@ class Source:
         keep_one: scan one file even where none survives, so that the plan shows its filters.
         holding: keeps what the relation needs while it is read.
         reach: how the engine opens the version's paths.
+        views: give strings as views; see ``flight_server.strings``.
         top: which rows matter, of all of them; None: all.
     """
 
@@ -112,7 +114,13 @@ class Source:
     share: Share | None = None
     holding: Holding = field(default_factory=Holding)
     reach: Reach = field(default_factory=Reach)
+    views: bool = False
     top: Top | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The rows' schema, as the relation gives it."""
+        return as_views(self.version.schema) if self.views else self.version.schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     if source.part == "live":
         _, live = _narrowed(source, version.entries.slice(0, 0), version.live)
         report = Report(live_rows=sum(batch.num_rows for batch in live))
-        rows = _shared(_frame(version.schema, live), share)
+        rows = _shared(_in_memory(source, live), share)
         return Relation(rows.into_view(), report, version.schema)
     entries = version.entries if share is None else share.narrow_files(version.entries)
     live = version.live if source.part == "hybrid" else ()
@@ -161,9 +169,9 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     paths = tuple(source.reach(files.native["path"].to_pylist()))
     frames = _scans(context, source, files)
     if files.special.num_rows:
-        frames.append(_frame(version.schema, _reread(version, files.special, store)))
+        frames.append(_in_memory(source, _reread(version, files.special, store)))
     if live or not frames:
-        frames.append(_frame(version.schema, live))
+        frames.append(_in_memory(source, live))
     report = Report(
         files=version.entries.num_rows,
         kept=kept.num_rows,
@@ -182,6 +190,10 @@ def _narrowed(
     if source.top is None or source.share is not None:
         return entries, live
     return narrowed(entries, live, source.top)
+
+
+def _in_memory(source: Source, batches: Sequence[pa.RecordBatch]) -> DataFrame:
+    return in_schema(_frame(source.version.schema, batches), source.schema)
 
 
 def _shared(frame: DataFrame, share: Share | None) -> DataFrame:
@@ -291,8 +303,7 @@ def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataF
     if files.groups is not None:
         return [_group(context, source, group) for group in files.groups]
     paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
-    schema = source.version.schema
-    return [listing(context, schema, each, source.label) for each in paths if each]
+    return [listing(context, source.schema, each, source.label) for each in paths if each]
 
 
 def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
@@ -303,7 +314,7 @@ def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
         (fill(field) or pa.nulls(1, pa.null()))[0] if name is None else name
         for field, name in zip(declared, group.names, strict=True)
     ]
-    return renamed(context, version.schema, source.reach(group.paths), columns, source.label)
+    return renamed(context, source.schema, source.reach(group.paths), columns, source.label)
 
 
 def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:
