@@ -14,6 +14,7 @@ from typing import Any
 
 from datafusion.plan import LogicalPlan
 
+from flight_server.known import Fact, facts_of
 from flight_server.names import Reference, Scope
 from flight_server.protocol.errors import Unimplemented
 from flight_server.top import Top, top_of
@@ -51,6 +52,7 @@ class Reads:
         settings: of the engine, with which it answers the plan right, and fast.
         views: strings are better read as views; see ``flight_server.tuning``.
         top: how many rows it takes of its only scan; None: it may take all.
+        facts: what it gives of all rows of its only scan; None: more than is known of them.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
@@ -58,6 +60,7 @@ class Reads:
     settings: Mapping[str, str] = field(default_factory=dict)
     views: bool = False
     top: Top | None = None
+    facts: tuple[Fact, ...] | None = None
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""
@@ -107,6 +110,7 @@ def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
         None if hidden else MappingProxyType({at: tuple(found) for at, found in scans.items()}),
         bool(_UNBOUND_JOIN.search(text)),
         top=None if hidden else top_of(plan),
+        facts=None if hidden else facts_of(plan),
     )
 
 

@@ -266,6 +266,9 @@ class Engine:
         scope.found.update(plan.prepared.found)
         execution = Execution(self._contexts, self._store, plan, scope, share, work.holding)
         with engine_errors(text, scope):
+            if (answer := execution.known()) is not None:
+                work.reports = execution.reports
+                return iter((answer,))
             context = self._context(text, plan.options, scope, plan.prepared.reads)
             with entered(scope):
                 frames = execution.frames(context, self._limits)

@@ -17,6 +17,7 @@ from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
 from flight_server.contexts import READ_ONLY, Contexts
 from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memory, nothing, relation
+from flight_server.known import known
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
 from flight_server.plans import Plan
@@ -52,6 +53,7 @@ class Execution:
     Attributes:
         opened: the versions that are read, each opened once, at its first reference (rule 16).
         relations: what is read for each reference, once :meth:`frames` has run.
+        reports: the same for people, once :meth:`frames` or :meth:`known` has answered.
     """
 
     def __init__(
@@ -73,11 +75,7 @@ class Execution:
         self._has_clock = not analysis.CLOCK_WORDS.isdisjoint(plan.prepared.text.words)
         self.opened: dict[PinKey, TableVersion] = {}
         self.relations: dict[Reference, Relation] = {}
-
-    @property
-    def reports(self) -> dict[Reference, Report]:
-        """What each reference reads, once :meth:`frames` has run."""
-        return {at: relation.report for at, relation in self.relations.items()}
+        self.reports: dict[Reference, Report] = {}
 
     def rows_to_read(self, frames: int) -> int | None:
         """Rows in the files and segments that are left after pruning, once per frame.
@@ -92,8 +90,31 @@ class Execution:
             return None
         if prepared.reads is not None and prepared.reads.unbound_join:
             return None
-        reports = (relation.report for relation in self.relations.values())
+        reports = self.reports.values()
         return frames * sum(report.rows + report.live_rows for report in reports)
+
+    def known(self) -> pa.RecordBatch | None:
+        """The answer, where it is known without reading a row; see ``flight_server.known``.
+
+        Raises:
+            VersionGone: a pinned version cannot be answered any more.
+        """
+        reads = self._plan.prepared.reads
+        if reads is None or reads.facts is None or not reads.scans or self._plan.explain:
+            return None
+        if self._plan.statement.parameters is not None:
+            return None
+        [at] = reads.scans
+        resolved = self._scope.found.get(at)  # a function that gives rows is no table
+        if resolved is None or resolved.content is not None:
+            return None
+        version = self._version(at)
+        entries = version.entries.slice(0, 0) if resolved.part == "live" else version.entries
+        live = () if resolved.part == "runs" else version.live
+        answer = known(reads.facts, entries, live, self._plan.schema)
+        if answer is not None:
+            self.reports[at] = Report(files=version.entries.num_rows)
+        return answer
 
     def require_files(self, context: SessionContext) -> None:
         """To be called once a frame has been planned physically (rule 18).
@@ -165,6 +186,7 @@ class Execution:
             top=None if planned is None or scans is None else planned.top,
         )
         self.relations[at] = relation(context, source, self._store)
+        self.reports[at] = self.relations[at].report
         return self.relations[at].table
 
     def _reach(self, context: SessionContext, version: TableVersion) -> Reach:

@@ -60,13 +60,13 @@ def top_of(plan: LogicalPlan) -> Top | None:
 
 def _ordered(sort: Any) -> Top | None:
     rows, first = sort.get_fetch_val(), sort.sort_exprs()[0]
-    by = _shown(first.expr())
+    by = shown(first.expr())
     if rows is None or type(by).__name__ != "Column":
         return None
     return Top(rows, by.name(), not first.ascending(), first.nulls_first())
 
 
-def _shown(expr: Any) -> Any:
+def shown(expr: Any) -> Any:
     """An expression as the engine's Python API shows it; None: it does not (most functions)."""
     try:
         return expr.to_variant()
@@ -74,14 +74,21 @@ def _shown(expr: Any) -> Any:
         return None
 
 
+def rows_in(expr: Any) -> int | None:
+    """The number in a LIMIT or an OFFSET; None: there is none, or it is not planned yet."""
+    if expr is None or type(shown(expr)).__name__ != "Literal":
+        return None
+    return int(expr.python_value().as_py())
+
+
 def _passes(below: Any, ordered: Top) -> bool:
     """Whether a step below the sort gives it all rows, and the scan's own column by its name."""
     if type(below).__name__ != "Projection":
         return type(below).__name__ != "Limit"
-    columns = [(type(each).__name__, each) for each in map(_shown, below.projections())]
+    columns = [(type(each).__name__, each) for each in map(shown, below.projections())]
     renamed = any(kind == "Alias" and each.alias() == ordered.column for kind, each in columns)
-    shown = any(kind == "Column" and each.name() == ordered.column for kind, each in columns)
-    return shown and not renamed
+    there = any(kind == "Column" and each.name() == ordered.column for kind, each in columns)
+    return there and not renamed
 
 
 def narrowed(

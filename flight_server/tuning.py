@@ -21,6 +21,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk
 from flight_server.sqltext import SqlText
+from flight_server.top import rows_in
 
 #: Steps whose result does not depend on which of the two a string is. All others (recursion,
 #: unnesting, …) are rare, and read plain strings.
@@ -82,8 +83,7 @@ def _taken(plan: LogicalPlan) -> float:
         case "Sort":
             rows = variant.get_fetch_val()
         case "Limit":
-            limit = variant.fetch()
-            rows = None if limit is None else limit.python_value()
+            rows = rows_in(variant.fetch())
         case _:
             rows = None
     return float("inf") if rows is None else float(rows)

@@ -17,6 +17,7 @@ from differential.asker import Asker
 from differential.campaign import Budget, case, run, shrunk
 from differential.grammar import Grammar
 from differential.known import APART
+from differential.rows import SCHEMA
 from differential.tally import Answer, Finding, Tally
 from differential.trees import Expr, Query, Rendering, Select
 from differential.ways import HYBRID, KEPT, TABLES, WAYS, House, house
@@ -82,6 +83,22 @@ def test_a_way_keeps_the_very_rows(built: House, way: str, table: str) -> None:
 
 def hashable(table: pa.Table) -> list[tuple[object, ...]]:
     return [tuple(map(repr, row)) for row in rows(table)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("table", TABLES)
+def test_what_is_known_of_all_rows_is_what_is_computed(built: House, way: str, table: str) -> None:
+    """Asked beside a sum, the engine computes it (``flight_server.known``)."""
+    columns = [f.name for f in SCHEMA if not pa.types.is_nested(f.type) and f.name != "b"]
+    facts = [f"count({name})" for name in columns]
+    facts += [f"{end}({name})" for name in columns for end in ("min", "max")]
+    random.Random(f"{SEED} {way}").shuffle(facts)
+    ordered = [each for each in facts if each[4:-1] in {"id", "k", "t", "z", "day", "_offset"}]
+    for some in (["count(*)"], facts[:4], ordered[:2], ordered):
+        items = ", ".join(f"{each} as c{i}" for i, each in enumerate(some))
+        known = built.ask(f"select {items} from {way}.{table}")
+        computed = built.ask(f"select {items}, sum(1) as rest from {way}.{table}")
+        assert hashable(known) == hashable(computed.drop_columns("rest"))
 
 
 def test_the_ways_are_what_they_say(built: House) -> None:

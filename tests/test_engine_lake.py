@@ -332,7 +332,7 @@ def test_files_in_an_s3_store_are_scanned_natively(tmp_path: Path, s3: S3Store) 
         files = lake.entries(TICKS.name, writer.head.snapshot_id, writer.head.metadata_location)
         place.foreign_table().io.delete(files["path"][0].as_py())
         with pytest.raises(FileMissing):
-            ask(engine, "select count(*) from ticks")
+            ask(engine, "select sum(_offset) from ticks")
     finally:
         engine.close()
         lake.close()
