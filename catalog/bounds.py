@@ -10,6 +10,8 @@ import pyarrow as pa
 
 #: Bytes of a single-precision bound.
 _FLOAT_BYTES = 4
+#: Bytes of a bound of an integer, before and after a promotion.
+_INTEGER_BYTES = frozenset({4, 8})
 #: Decimals of up to 38 digits must not be rounded to Python's 28.
 _EXACT = Context(prec=38)
 
@@ -18,7 +20,8 @@ def decoder(kind: pa.DataType) -> Callable[[bytes], object]:
     """Iceberg's single-value serialisation → a Python value (specification, appendix D).
 
     Integers are read by their length, so that bounds from before a promotion stay readable.
-    Temporal values come as their integers: see :func:`typed`.
+    Temporal values come as their integers: see :func:`typed`; a date of a column that is a
+    timestamp now counts days, and is no bound of it.
     """
     if pa.types.is_boolean(kind):
         return lambda raw: raw != b"\x00"
@@ -32,7 +35,8 @@ def decoder(kind: pa.DataType) -> Callable[[bytes], object]:
         return lambda raw: Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(
             -kind.scale, _EXACT
         )
-    return lambda raw: int.from_bytes(raw, "little", signed=True)
+    sizes = {kind.bit_width // 8} if pa.types.is_temporal(kind) else _INTEGER_BYTES
+    return lambda raw: int.from_bytes(raw, "little", signed=True) if len(raw) in sizes else None
 
 
 def typed(values: list[object], kind: pa.DataType) -> pa.Array:
