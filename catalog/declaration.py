@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from catalog.errors import SchemaRefused
+from catalog.remembered import Remembered
 
 #: Where Parquet files and declarations hold Iceberg's field ids.
 FIELD_ID = b"PARQUET:field_id"
@@ -155,6 +156,7 @@ def bare_field(field: pa.Field) -> pa.Field:
     return pa.field(field.name, bare_type(field.type), field.nullable, rest or None)
 
 
+@Remembered
 @lru_cache(maxsize=256)
 def bare(schema: pa.Schema) -> pa.Schema:
     """What clients see of a declaration: the same columns without tags."""

@@ -17,7 +17,6 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
-from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import BucketTransform
@@ -25,7 +24,6 @@ from pyiceberg.transforms import BucketTransform
 from catalog.bounds import decoder, typed
 from catalog.declaration import field_id
 from catalog.deletes import DeleteFile, Matching, absolute, delete_files_of, partition_key
-from catalog.errors import VersionGone
 from catalog.manifest import schema_key
 from catalog.partitions import (
     PartitionColumn,
@@ -280,19 +278,6 @@ class Layout:
             ]
             arrays.append(typed(values, column.type))
         return _struct(arrays, [(c.name, c.type) for c in self.partitions], len(files))
-
-
-def schema_of(metadata: TableMetadata, schema_id: int | None) -> Schema:
-    """The schema with this id; the current one where it is None.
-
-    Raises:
-        VersionGone: the metadata has no such schema.
-    """
-    if schema_id is None:
-        return metadata.schema()
-    if (schema := metadata.schema_by_id(schema_id)) is None:
-        raise VersionGone(f"the table has no schema {schema_id} any more: plan the statement again")
-    return schema
 
 
 def files_at(snapshot: Snapshot, io: FileIO, paths: Sequence[str]) -> list[DataFile]:

@@ -11,9 +11,8 @@ from catalog.asof import Past, past
 from catalog.connect import lake_errors
 from catalog.copies import Copies
 from catalog.erasure import Holding, replaced, without_deleted
-from catalog.files import FileIndex, Origin, schema_of
+from catalog.files import FileIndex, Origin
 from catalog.heads import only_fed, snapshot_at
-from catalog.iceberg_schema import plain_schema
 from catalog.inspection import inspected
 from catalog.reading import has_defaults, left_files, names_suffice, requested
 from catalog.rereading import FileRequest, Rereading
@@ -110,8 +109,7 @@ class LakeReader:
             VersionGone: no such schema, or the metadata is gone.
             Unsupported: a column's type cannot be read.
         """
-        metadata = self._versions.at(name, metadata_location, None).metadata
-        return plain_schema(schema_of(metadata, schema_id))
+        return self._versions.at(name, metadata_location, None).columns(schema_id)
 
     def names_are_stable(
         self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
@@ -180,7 +178,7 @@ class LakeReader:
         snapshot = None if snapshot_id is None else snapshot_at(metadata, snapshot_id)
         with lake_errors(f"reading the manifests of {name}"):
             if declared is None:
-                declared = plain_schema(schema_of(metadata, schema_id), ids=True)
+                declared = version.columns(schema_id, ids=True)
             found = self._index.entries(metadata, snapshot, version.io, declared)
         return Origin(metadata, version.io, found)
 

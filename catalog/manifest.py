@@ -16,6 +16,7 @@ from catalog.declaration import from_text, to_text
 from catalog.errors import CatalogError, NotReady
 from catalog.offsets import MALFORMED, Offsets, TopicIdentity
 from catalog.records import LogBounds, Part, RejectCount, Segment
+from catalog.remembered import Remembered
 from catalog.spec import TableName
 
 #: Moves when a reader of the old form would misread the new one.
@@ -191,6 +192,7 @@ class Manifest:
             ) from error
 
 
+@Remembered
 def schema_key(schema: pa.Schema) -> str:
     """Sixteen hex digits that two declarations share only if they are the same, tags included."""
     return hashlib.blake2b(schema.serialize().to_pybytes(), digest_size=8).hexdigest()

@@ -22,13 +22,13 @@ from catalog.declaration import (
     ids,
     restricted,
 )
-from catalog.files import Origin, schema_of
+from catalog.files import Origin
 from catalog.footers import Footers
 from catalog.iceberg_schema import names_are_stable, plain_schema
 from catalog.manifest import schema_key
 from catalog.projection import keep_nulls
 from catalog.shapes import Group, groups
-from catalog.versions import Version
+from catalog.versions import Version, schema_of
 
 keep_nulls()
 
@@ -79,7 +79,7 @@ class Rereading:
         """How the request's files are read: groups for native scans, and the rest."""
         declared = request.declared
         if declared is None:
-            declared = plain_schema(schema_of(version.metadata, request.schema_id), ids=True)
+            declared = version.columns(request.schema_id, ids=True)
         return groups(declared, self._footers.schemas(version.io, request.paths))
 
     def rows(

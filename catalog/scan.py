@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +19,7 @@ from datafusion import DataFrame, Expr, SessionContext, literal
 from datafusion.plan import LogicalPlan
 
 from catalog.errors import FileMissing
+from catalog.remembered import Remembered
 
 #: A place in a store that does not exist: plans are made over it, and running one fails loudly
 #: (an empty folder would answer without rows).
@@ -52,7 +54,7 @@ def listing(
     """
     frames = []
     for some in _by_store(paths):
-        plan = with_paths(_template(schema), [escaped(path) for path in some], name)
+        plan = _pieces(schema).over([escaped(path) for path in some], name)
         logical = LogicalPlan.from_bytes(context, plan)
         frames.append(context.create_dataframe_from_logical_plan(logical))
     return reduce(DataFrame.union, frames)
@@ -141,8 +143,28 @@ def _template(schema: pa.Schema) -> bytes:
     return bytes(empty_listing(schema, SessionContext()).logical_plan().to_bytes())
 
 
-def with_paths(plan: bytes, paths: Sequence[str], name: str = "files") -> bytes:
-    """The serialised listing scan with another list of paths, and another name.
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A serialised listing scan without its paths and its name.
+
+    Attributes:
+        scan: the other fields of the scan.
+        rest: the plan's other fields.
+    """
+
+    scan: bytes
+    rest: bytes
+
+    def over(self, paths: Sequence[str], name: str = "files") -> bytes:
+        """The plan with these paths, which are URLs, and this name."""
+        listed = b"".join(_bytes_field(_PATHS, path.encode()) for path in paths)
+        bare = _bytes_field(_BARE, _bytes_field(_BARE_NAME, name.encode()))
+        whole = self.scan + listed + _bytes_field(_TABLE_NAME, bare)
+        return _bytes_field(_LISTING_SCAN, whole) + self.rest
+
+
+def pieces(plan: bytes) -> Pieces:
+    """Takes a plan's paths and name away.
 
     Raises:
         ValueError: ``plan`` is not a listing scan (the engine's format has changed).
@@ -156,10 +178,12 @@ def with_paths(plan: bytes, paths: Sequence[str], name: str = "files") -> bytes:
     scan = scans[0][start : start + length]
     replaced = {_PATHS, _TABLE_NAME}
     kept = b"".join(raw for number, raw in _fields(scan) if number not in replaced)
-    listed = b"".join(_bytes_field(_PATHS, path.encode()) for path in paths)
-    bare = _bytes_field(_BARE, _bytes_field(_BARE_NAME, name.encode()))
-    rest = b"".join(raw for number, raw in fields if number != _LISTING_SCAN)
-    return _bytes_field(_LISTING_SCAN, kept + listed + _bytes_field(_TABLE_NAME, bare)) + rest
+    return Pieces(kept, b"".join(raw for number, raw in fields if number != _LISTING_SCAN))
+
+
+@Remembered
+def _pieces(schema: pa.Schema) -> Pieces:
+    return pieces(_template(schema))
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -9,11 +9,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from cachetools import LRUCache
 from pyiceberg.io import FileIO
+from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -21,6 +22,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from catalog.connect import lake_errors
 from catalog.errors import FileMissing, LakeUnavailable, TableNotFound, VersionGone
+from catalog.iceberg_schema import plain_schema
 from catalog.offsets import POSITIONS_KEY, REPAIR_KEY
 from catalog.spec import TableName
 from catalog.stores import credentials_end_s
@@ -63,6 +65,26 @@ class Version:
 
     metadata: TableMetadata
     io: FileIO
+    _columns: dict[tuple[int | None, bool], pa.Schema] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def columns(self, schema_id: int | None, *, ids: bool = False) -> pa.Schema:
+        """The columns by one of the table's schemas in plain types, the same object each time.
+
+        Args:
+            schema_id: None: the current one.
+            ids: with Iceberg's field ids.
+
+        Raises:
+            VersionGone: no such schema.
+            Unsupported: a column's type cannot be read.
+        """
+        found = self._columns.get((schema_id, ids))
+        if found is None:
+            found = plain_schema(schema_of(self.metadata, schema_id), ids=ids)
+            self._columns[schema_id, ids] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +118,7 @@ class Versions:
         self._load = load
         self._lock = threading.Lock()
         self._stores: dict[TableName, _Store] = {}
-        self._metadata: LRUCache[str, TableMetadata] = LRUCache(_MAX_METADATA)
+        self._found: LRUCache[str, Version] = LRUCache(_MAX_METADATA)
 
     def remember(self, name: TableName, table: Table) -> Table:
         """Keeps a loaded table's metadata; an unchanged store keeps its open connections."""
@@ -105,7 +127,7 @@ class Versions:
             if known is not None and known.io.properties == table.io.properties:
                 table.io = known.io
             self._stores[name] = _Store.loaded(table.io, time.time())
-            self._metadata[table.metadata_location] = table.metadata
+            self._found[table.metadata_location] = Version(table.metadata, table.io)
         return table
 
     def store(self, name: TableName) -> FileIO:
@@ -134,20 +156,20 @@ class Versions:
         """
         io = self.store(name)
         with self._lock:
-            metadata = self._metadata.get(location)
-        if metadata is None:
+            found = self._found.get(location)
+        if found is None:
             try:
-                metadata = self._read(name, location, io)
+                found = self._read(name, location, io)
             except FileMissing:
                 return self._later(name, snapshot_id)
-        return Version(metadata, io)
+        return found if found.io is io else replace(found, io=io)
 
-    def _read(self, name: TableName, location: str, io: FileIO) -> TableMetadata:
+    def _read(self, name: TableName, location: str, io: FileIO) -> Version:
         with lake_errors(f"reading the metadata of {name}"):
-            metadata = FromInputFile.table_metadata(io.new_input(location))
+            found = Version(FromInputFile.table_metadata(io.new_input(location)), io)
         with self._lock:
-            self._metadata[location] = metadata
-        return metadata
+            self._found[location] = found
+        return found
 
     def _later(self, name: TableName, snapshot_id: int | None) -> Version:
         table = self._newest(name)
@@ -162,6 +184,19 @@ class Versions:
             return self._load(name)
         except TableNotFound as error:
             raise VersionGone(f"table {name} has been dropped") from error
+
+
+def schema_of(metadata: TableMetadata, schema_id: int | None) -> Schema:
+    """The schema with this id; the current one where it is None.
+
+    Raises:
+        VersionGone: the metadata has no such schema.
+    """
+    if schema_id is None:
+        return metadata.schema()
+    if (schema := metadata.schema_by_id(schema_id)) is None:
+        raise VersionGone(f"the table has no schema {schema_id} any more: plan the statement again")
+    return schema
 
 
 def snapshots_table(metadata: TableMetadata) -> pa.Table:

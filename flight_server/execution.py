@@ -24,7 +24,7 @@ from flight_server.plans import Plan
 from flight_server.shares import Share
 from flight_server.sqlrules import SERIES
 from flight_server.sqltext import SqlText
-from flight_server.stores import Reach, places
+from flight_server.stores import Reach
 from flight_server.substrait import logical_plan
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
@@ -190,12 +190,13 @@ class Execution:
         return self.relations[at].table
 
     def _reach(self, context: SessionContext, version: TableVersion) -> Reach:
-        """Opens the stores that the version's files lie in, until the statement ends."""
-        known, resources = {}, self._holding.resources
-        for place in filter(None, places(version.entries["path"])):  # local files need nothing
+        """Opens the stores that the files read lie in, until the statement ends."""
+
+        def lease(place: str) -> str:
             options = self._store.store_options(version.pin.name, place)
-            known[place] = self._contexts.stores.lease(context, options, resources)
-        return Reach(known)
+            return self._contexts.stores.lease(context, options, self._holding.resources)
+
+        return Reach(lease)
 
     def _checked(
         self,

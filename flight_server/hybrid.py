@@ -23,6 +23,7 @@ from catalog.scan import listing, renamed, require_present
 from catalog.shapes import Group
 from catalog.spec import TableName
 from catalog.stores import StoreOptions
+from catalog.survivors import survivors
 from catalog.tables import TableVersion
 from flight_server.shares import Share
 from flight_server.stores import Reach
@@ -202,7 +203,9 @@ def _shared(frame: DataFrame, share: Share | None) -> DataFrame:
 
 def _pruned(entries: pa.Table, source: Source) -> pa.Table:
     """The entries that may hold rows for the statement's filters, and for its share."""
-    mine = () if source.share is None else source.share.filters()
+    if source.share is None:
+        return entries if source.scans is None else survivors(entries, source.scans)
+    mine = source.share.filters()
     if source.scans is not None:
         return surviving(entries, [(*filters, *mine) for filters in source.scans])
     return surviving(entries, [mine]) if mine else entries
@@ -267,10 +270,10 @@ def _by_reader(source: Source, entries: pa.Table, store: Store) -> _Files:
     by_name = _by_name(version, store)
     by_id = entries["partial"]
     if not by_name:
-        _, others = store.file_groups(version.pin.name, _request(version, entries))
-        by_id = pc.or_(by_id, pc.is_in(entries["path"], pa.array(others, pa.string())))
-    special = entries.filter(by_id)
-    native, copies = _without_deleted(source, entries.filter(pc.invert(by_id)), store)
+        _, unnamed = store.file_groups(version.pin.name, _request(version, entries))
+        by_id = pc.or_(by_id, pc.is_in(entries["path"], pa.array(unnamed, pa.string())))
+    special, others = _split(entries, by_id)
+    native, copies = _without_deleted(source, others, store)
     if by_name:
         return _Files(native, copies, special)
     # Each by itself: copies lie in another store than the files they stand for.
@@ -290,13 +293,19 @@ def _by_name(version: TableVersion, store: Store) -> bool:
 
 def _without_deleted(source: Source, entries: pa.Table, store: Store) -> tuple[pa.Table, pa.Table]:
     """Files that are scanned where they are, and copies of those that lost rows."""
-    touched = pc.greater(pc.list_value_length(entries["deletes"]), 0)
-    if not pc.any(touched).as_py():
-        return entries, entries.slice(0, 0)
-    wanted = _request(source.version, entries.filter(touched))
+    deleted, others = _split(entries, pc.greater(pc.list_value_length(entries["deletes"]), 0))
+    if deleted.num_rows == 0:
+        return others, deleted
+    wanted = _request(source.version, deleted)
     whole, copies = store.without_deleted(source.version.pin.name, wanted, source.holding)
-    native = [entries.filter(pc.invert(touched)), whole]
-    return pa.concat_tables(each.select(_SCANNED) for each in native), copies
+    return pa.concat_tables(each.select(_SCANNED) for each in (others, whole)), copies
+
+
+def _split(entries: pa.Table, mine: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+    """The entries that a mask takes, and the others; nothing is copied where it takes none."""
+    if not pc.any(mine).as_py():
+        return entries.slice(0, 0), entries
+    return entries.filter(mine), entries.filter(pc.invert(mine))
 
 
 def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataFrame]:

@@ -13,12 +13,10 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from datafusion import SessionContext
 from datafusion.object_store import AmazonS3, GoogleCloud, MicrosoftAzure
 
@@ -50,27 +48,28 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the engine reaches a table's paths: what they begin with → what they begin with there."""
+    """How the engine reaches a table's paths; used by one thread at a time.
 
+    Attributes:
+        lease: what paths begin with (:func:`catalog.scan.root`) → what they begin with there; asked
+            when the first such path is met, and never for local files. None: all paths stay.
+        known: what it has said.
+    """
+
+    lease: Callable[[str], str] | None = None
     known: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, paths: Sequence[str]) -> list[str]:
         """The paths as the engine opens them; those of local files stay."""
-        return [self._one(path) for path in paths] if self.known else list(paths)
+        return list(paths) if self.lease is None else [self._one(path) for path in paths]
 
     def _one(self, path: str) -> str:
         place = root(path)
-        return self.known[place] + path[len(place) :] if place in self.known else path
-
-
-def places(paths: pa.ChunkedArray) -> list[str]:
-    """The stores that paths lie in: the different :func:`catalog.scan.root` of them."""
-    if len(paths) == 0:
-        return []
-    first = root(paths[0].as_py())
-    if pc.all(pc.starts_with(paths, f"{first}/" if first else "file:///")).as_py():
-        return [first]  # 10,000 paths: 0.1 ms
-    return sorted({root(path) for path in paths.to_pylist()})
+        if not place or self.lease is None:
+            return path
+        if place not in self.known:
+            self.known[place] = self.lease(place)
+        return self.known[place] + path[len(place) :]
 
 
 class Stores:

@@ -24,8 +24,8 @@ from catalog.scan import (
     empty_listing,
     escaped,
     listing,
+    pieces,
     require_present,
-    with_paths,
 )
 
 CONTEXT = SessionContext(
@@ -366,9 +366,9 @@ def test_scans_carry_the_name_they_are_given() -> None:
 
 def test_another_plan_format_is_noticed() -> None:
     with pytest.raises(ValueError, match="format"):
-        with_paths(bytes(SessionContext().sql("select 1").logical_plan().to_bytes()), ["file:///a"])
+        pieces(bytes(SessionContext().sql("select 1").logical_plan().to_bytes()))
     with pytest.raises(ValueError, match="protobuf"):
-        with_paths(b"\x07\x07\x07", ["file:///a"])
+        pieces(b"\x07\x07\x07")
 
 
 def test_newest_files_come_first() -> None:

@@ -15,7 +15,7 @@ from catalog.errors import Unsupported
 from catalog.scan import listing
 from catalog.stores import StoreOptions, credentials_end_s, store_options
 from flight_server import stores
-from flight_server.stores import Reach, Stores, places
+from flight_server.stores import Reach, Stores
 
 SCHEMA = pa.schema([pa.field("n", pa.int64())])
 ABFSS = "abfss://box@desk.dfs.core.windows.net/lake/x"
@@ -59,8 +59,7 @@ def look(options: StoreOptions, path: str) -> None:
     """Has the engine look for a file that is not there."""
     made = context()
     with ExitStack() as resources:
-        there = Stores().lease(made, options, resources)
-        reach = Reach({places(pa.chunked_array([[path]]))[0]: there})
+        reach = Reach(lambda _: Stores().lease(made, options, resources))
         with pytest.raises(Exception, match="404"):
             listing(made, SCHEMA, reach([path])).collect()
 
