@@ -41,6 +41,10 @@ MAX_CACHED_ENTRIES = 200_000
 #: Whole snapshots whose concatenated table is kept; tickets need a few old ones.
 _MAX_SNAPSHOTS = 32
 
+#: What is known of NaN in a floating column of a file: it holds none; it may hold some; and, beside
+#: them, perhaps only one number, so that statistics without NaN make it look constant.
+PROVEN, UNPROVEN, CONSTANT = 0, 1, 2
+
 #: A parsed manifest: table uuid, path, declaration, number of partition specs.
 _Key = tuple[str, str, str, int]
 
@@ -230,7 +234,7 @@ class Layout:
         files = [entry.data_file for entry in entries]
         fixed = _fixed_columns(entries, files)
         bounds = [self._bounds(files, "lower_bounds"), self._bounds(files, "upper_bounds")]
-        arrays = [*fixed, self._partition(files), *bounds, self._nulls(files)]
+        arrays = [*fixed, self._partition(files), *bounds, self._nulls(files), self._nans(files)]
         arrays += self._proofs(files)
         return pa.Table.from_arrays(arrays, schema=self.empty.schema)
 
@@ -253,6 +257,11 @@ class Layout:
         counts = [file.null_value_counts or {} for file in files]
         arrays = [pa.array([c.get(col.id) for c in counts], pa.int64()) for col in self.columns]
         return _struct(arrays, [(c.name, pa.int64()) for c in self.columns], len(files))
+
+    def _nans(self, files: Sequence[DataFile]) -> pa.StructArray:
+        floats = [column for column in self.columns if column.is_float]
+        arrays = [pa.array([_nan(file, col.id) for file in files], pa.int8()) for col in floats]
+        return _struct(arrays, [(c.name, pa.int8()) for c in floats], len(files))
 
     def _proofs(self, files: Sequence[DataFile]) -> list[pa.StructArray]:
         proved, buckets = proofs(self.sources, files), buckets_of(self.sources, files)
@@ -353,6 +362,7 @@ def _arrow_schema(
             pa.field("lower", typed),
             pa.field("upper", typed),
             pa.field("null_count", counts),
+            pa.field("nan", pa.struct([(c.name, pa.int8()) for c in columns if c.is_float])),
             pa.field("partition_lower", pa.struct(list(proved.items()))),
             pa.field("partition_upper", pa.struct(list(proved.items()))),
             pa.field("partition_null", pa.struct([(name, pa.bool_()) for name in proved])),
@@ -367,6 +377,15 @@ def _struct(
     if not arrays:
         return pa.array([{}] * rows, pa.struct([]))
     return pa.StructArray.from_arrays(list(arrays), fields=[pa.field(n, t) for n, t in fields])
+
+
+def _nan(file: DataFile, column: int) -> int:
+    """One of :data:`PROVEN`, :data:`UNPROVEN` and :data:`CONSTANT`."""
+    nulls = (file.null_value_counts or {}).get(column)
+    if (file.nan_value_counts or {}).get(column) == 0 or nulls == file.record_count:
+        return PROVEN
+    lower, upper = ((each or {}).get(column) for each in (file.lower_bounds, file.upper_bounds))
+    return CONSTANT if lower is None or lower == upper else UNPROVEN
 
 
 def _bounds_of(values: list[object], kind: pa.DataType) -> pa.Array:

@@ -59,7 +59,7 @@ MANIFESTS_SCHEMA = pa.schema(
 )
 #: Columns of the entries that mean nothing to people.
 _INTERNAL = [
-    *("partition_key", "deletes", "partial"),
+    *("nan", "partition_key", "deletes", "partial"),
     *("partition_lower", "partition_upper", "partition_null", "buckets"),
 ]
 

@@ -61,7 +61,8 @@ class LakeReader:
             spec_id int32!, sort_order_id int32, sequence_number int64, snapshot_id int64,
             partition_key utf8!, partition struct (one field per partition field of any spec, null
             where the file's spec lacks it), lower struct, upper struct, null_count struct (one
-            field per top-level primitive column; null: unknown), delete_files list<utf8> (position
+            field per top-level primitive column; null: unknown), nan struct (int8 per floating
+            column: ``catalog.files.PROVEN`` …), delete_files list<utf8> (position
             deletes and vectors that touch it), equality_deletes bool! (newer ones may delete rows
             of it), deletes list<int32> (places in the snapshot's delete files), partial bool!
             (a column may be missing whose value the partition tells: read it by field id),

@@ -16,6 +16,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.known import Fact, facts_of
 from flight_server.names import Reference, Scope
+from flight_server.nans import Touched
 from flight_server.protocol.errors import Unimplemented
 from flight_server.top import Top, top_of
 
@@ -39,6 +40,8 @@ CLOCK_WORDS = frozenset(
 VOLATILE_WORDS = CLOCK_WORDS | {"random", "rand", "uuid", "input_file_name", "file_row_index"}
 #: Steps that give the same rows for a part of the input as for that part of the whole.
 ROW_BY_ROW = frozenset({"Projection", "Filter", "SubqueryAlias", "TableScan"})
+#: Steps that show values as they are, or make others of them; a filter says which it judges by.
+_SHOWING = ROW_BY_ROW | {"Limit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Reads:
         views: strings are better read as views; see ``flight_server.tuning``.
         top: how many rows it takes of its only scan; None: it may take all.
         facts: what it gives of all rows of its only scan; None: more than is known of them.
+        touched: reference → the columns that its scans read; None: as for ``scans``.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
@@ -61,10 +65,15 @@ class Reads:
     views: bool = False
     top: Top | None = None
     facts: tuple[Fact, ...] | None = None
+    touched: Mapping[Reference, Touched] | None = None
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""
         return None if self.scans is None else self.scans.get(at, ())
+
+    def touched_of(self, at: Reference) -> Touched | None:
+        """The columns that the scans of one reference read; None: unknown."""
+        return None if self.touched is None else self.touched.get(at)
 
 
 def require_reading(plan: LogicalPlan) -> None:
@@ -100,10 +109,14 @@ def is_divisible(plans: Sequence[LogicalPlan], words: frozenset[str]) -> bool:
 def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
     """What an optimized plan reads, reference by reference."""
     scans: dict[Reference, list[tuple[Any, ...]]] = {}
+    touched: dict[Reference, Touched] = {}
+    judgements = _judgements(plan)
     for scan in _scans(plan):
         _, schema, name = scan.fqn()
         at = scope.reference(schema, name)
         scans.setdefault(at, []).append(tuple(scan.filters()))
+        mine = _touched(scan, judgements)
+        touched[at] = touched[at] | mine if at in touched else mine
     text = plan.display_indent()
     hidden = len(_SCAN_LINE.findall(text)) != sum(map(len, scans.values()))
     return Reads(
@@ -111,7 +124,23 @@ def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
         bool(_UNBOUND_JOIN.search(text)),
         top=None if hidden else top_of(plan),
         facts=None if hidden else facts_of(plan),
+        touched=None if hidden else MappingProxyType(touched),
     )
+
+
+def _judgements(plan: LogicalPlan) -> str | None:
+    """What the steps say that decide over rows, where they are filters; None: others do, too."""
+    steps = [(type(_variant(node)).__name__, node) for node in walk(plan)]
+    if not _SHOWING.issuperset(kind for kind, _ in steps):
+        return None
+    return "\n".join(node.display() for kind, node in steps if kind == "Filter")
+
+
+def _touched(scan: Any, judgements: str | None) -> Touched:
+    read = frozenset(name for _, name in scan.projection())
+    if judgements is None:
+        return Touched(read, read)
+    return Touched(read, frozenset(name for name in read if name in judgements))
 
 
 def scans_by_label(plan: LogicalPlan) -> Mapping[str, list[tuple[Any, ...]]] | None:

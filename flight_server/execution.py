@@ -159,7 +159,20 @@ class Execution:
                 nothing(self._scope.found[at].schema) if unread else self._table(context, at, scans)
             )
         self._scope.real = real
+        context = self._careful(context)
         return [run_sql(context, self._plan.prepared.text, each) for each in values]
+
+    def _careful(self, context: SessionContext) -> SessionContext:
+        """The context, with what the files that are read want the engine to be told."""
+        settings = {k: v for each in self.relations.values() for k, v in each.settings.items()}
+        if not settings:
+            return context
+        if (reads := self._plan.prepared.reads) is not None:
+            settings |= reads.settings
+        zone = self._plan.options.time_zone
+        if self._scope.listed:  # for information_schema
+            return self._contexts.private(zone, self._scope, settings)
+        return self._contexts.shared(zone, settings)
 
     def _table(
         self,
@@ -184,6 +197,7 @@ class Execution:
             # The files that a clock needs are looked at again, in the types of their bounds.
             views=planned is not None and planned.views and not self._has_clock,
             top=None if planned is None or scans is None else planned.top,
+            touched=None if planned is None or scans is None else planned.touched_of(at),
         )
         self.relations[at] = relation(context, source, self._store)
         self.reports[at] = self.relations[at].report

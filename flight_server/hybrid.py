@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,7 @@ from catalog.spec import TableName
 from catalog.stores import StoreOptions
 from catalog.survivors import survivors
 from catalog.tables import TableVersion
+from flight_server.nans import NO_STATISTICS, Touched, doubt
 from flight_server.shares import Share
 from flight_server.stores import Reach
 from flight_server.strings import as_views, in_schema
@@ -105,6 +106,7 @@ class Source:
         reach: how the engine opens the version's paths.
         views: give strings as views; see ``flight_server.strings``.
         top: which rows matter, of all of them; None: all.
+        touched: which columns the statement reads; None: it may read all.
     """
 
     version: TableVersion
@@ -117,6 +119,7 @@ class Source:
     reach: Reach = field(default_factory=Reach)
     views: bool = False
     top: Top | None = None
+    touched: Touched | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -134,6 +137,7 @@ class Relation:
         schema: the declared one.
         paths: files that are scanned natively …
         rows: … and the rows that they hold together.
+        settings: of the engine, without which it answers wrong over these files.
     """
 
     table: Table
@@ -141,6 +145,7 @@ class Relation:
     schema: pa.Schema
     paths: tuple[str, ...] = ()
     rows: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def require_files(self, context: SessionContext) -> None:
         """To be called once the scan has been planned; see ``catalog.scan.require_present``."""
@@ -168,7 +173,8 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         kept = entries.slice(0, 1)
     files = _by_reader(source, kept, store)
     paths = tuple(source.reach(files.native["path"].to_pylist()))
-    frames = _scans(context, source, files)
+    unsure = doubt(kept, source.touched)
+    frames = [unsure.shielded(frame) for frame in _scans(context, source, files)]
     if files.special.num_rows:
         frames.append(_in_memory(source, _reread(version, files.special, store)))
     if live or not frames:
@@ -181,7 +187,8 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         live_rows=sum(batch.num_rows for batch in live),
     )
     table = _shared(functools.reduce(DataFrame.union, frames), share).into_view()
-    return Relation(table, report, version.schema, paths, _rows(files.native))
+    settings = NO_STATISTICS if unsure.constants else {}
+    return Relation(table, report, version.schema, paths, _rows(files.native), settings)
 
 
 def _narrowed(

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalog.errors import NotReady, TableNotFound
+from catalog.files import CONSTANT, PROVEN
 from catalog.lake import FileRequest
 from catalog.offsets import Offsets
 from catalog.reports import offsets_table
@@ -97,6 +98,7 @@ def entries_of(schema: pa.Schema, files: Sequence[tuple[Path, pa.Table]]) -> pa.
             "lower": {f.name: _bound(table[f.name], "min") for f in columns},
             "upper": {f.name: _bound(table[f.name], "max") for f in columns},
             "null_count": {f.name: table[f.name].null_count for f in columns},
+            "nan": {f.name: _nan(table[f.name]) for f in columns if _is_float(f)},
         }
         for i, (path, table) in enumerate(files)
     ]
@@ -105,8 +107,17 @@ def entries_of(schema: pa.Schema, files: Sequence[tuple[Path, pa.Table]]) -> pa.
         pa.field("lower", typed),
         pa.field("upper", typed),
         pa.field("null_count", counts),
+        pa.field("nan", pa.struct([(f.name, pa.int8()) for f in columns if _is_float(f)])),
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema(layout))
+
+
+def _is_float(field: pa.Field) -> bool:
+    return bool(pa.types.is_floating(field.type))
+
+
+def _nan(column: pa.ChunkedArray) -> int:
+    return CONSTANT if pc.any(pc.is_nan(column)).as_py() else PROVEN
 
 
 def _bound(column: pa.ChunkedArray, which: str) -> object:

@@ -30,7 +30,7 @@ from support_lake import (
 
 from catalog.data_files import ROW_GROUP_ROWS
 from catalog.errors import FileMissing, SpecRefused
-from catalog.files import FileIndex
+from catalog.files import CONSTANT, PROVEN, FileIndex
 from catalog.lake import FileRequest, Head, Lake, Staged
 from catalog.offsets import Offsets
 from catalog.spec import TableName, TableSpec
@@ -162,6 +162,7 @@ def test_a_nan_makes_bounds_unknown(lake: Lake) -> None:
     row = entries(lake, spec, append(lake, spec, rows)).to_pylist()[0]
     assert (row["lower"]["double"], row["upper"]["double"]) == (None, None)
     assert (row["lower"]["single"], row["upper"]["single"]) == (2.0, 3.0)
+    assert (row["nan"]["double"], row["nan"]["single"]) == (CONSTANT, PROVEN)
     context = SessionContext()
     context.register_parquet("t", local_path(row["path"]))
     answer = context.sql("select double from t where double > 100 or double = 1").to_pydict()
