@@ -64,6 +64,7 @@ def limits_of(settings: Settings, spill: Path) -> Limits:
         memory_bytes=int(limits.memory_bytes),
         spill_folder=spill,
         spill_bytes=int(limits.spill_bytes),
+        footers_bytes=int(limits.footers_bytes),
         concurrency=limits.concurrency,
         reserved=limits.reserved,
         small_rows=limits.small_rows,

@@ -187,6 +187,13 @@ class Limits(Section):
         description="bound on local copies of data files without their deleted rows, in "
         "`spill_folder`",
     )
+    footers_bytes: Bytes = Field(
+        ByteSize(640 * 1024**2),
+        description="bound on the footers of data files that are kept in memory (20 columns: about "
+        "25 KB a file), for sessions in UTC: one half for statements with long answers, the other "
+        "for those with short ones; other time zones, and plans with settings of their own, have "
+        "a sixteenth each, 16 at most",
+    )
     concurrency: Count = Field(8, description="statements that run at the same time")
     reserved: NonNegativeInt = Field(
         2,

@@ -20,6 +20,7 @@ from datafusion import SessionContext
 from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk
+from flight_server.contexts import BATCH_SIZE
 from flight_server.sqltext import SqlText
 from flight_server.top import rows_in
 
@@ -40,7 +41,7 @@ _FEW_ROWS = 100_000
 #: Functions that tell the two kinds of strings apart.
 _TELLING = frozenset({"arrow_typeof", "arrow_cast", "arrow_try_cast", "arrow_metadata"})
 #: The engine's default, which suits the processor's caches.
-_COMPUTING = MappingProxyType({"datafusion.execution.batch_size": "8192"})
+_COMPUTING = MappingProxyType({BATCH_SIZE: "8192"})
 _SENDING: Mapping[str, str] = MappingProxyType({})
 
 
