@@ -1,0 +1,85 @@
+"""What is remembered of immutable objects, and goes with them."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from datafusion import SessionContext
+from support_engine import TRADES_SCHEMA, entries_of, trades
+
+from catalog import survivors as module
+from catalog.prune import surviving
+from catalog.remembered import Remembered
+from catalog.scan import empty_listing
+from catalog.survivors import survivors
+
+
+def test_an_object_is_worked_on_once_and_an_equal_one_by_itself() -> None:
+    made: list[list[str]] = []
+
+    def names(schema: pa.Schema) -> list[str]:
+        made.append(schema.names)
+        return made[-1]
+
+    remembered = Remembered(names)
+    one, other = (pa.schema([("a", pa.int64())]) for _ in range(2))
+    assert remembered(one) is remembered(one)
+    assert remembered(one) is not remembered(other)
+    assert len(made) == 2
+
+
+def test_what_is_remembered_goes_with_its_object() -> None:
+    remembered: Remembered[pa.Schema, int] = Remembered(len)
+    schema = pa.schema([("a", pa.int64())])
+    remembered(schema)
+    assert len(remembered) == 1
+    del schema
+    gc.collect()
+    assert len(remembered) == 0
+
+
+ENTRIES = entries_of(
+    TRADES_SCHEMA, [(Path(f"/none/{n}.parquet"), trades(10 * n, 10)) for n in range(4)]
+)
+
+
+def filters(where: str) -> tuple[tuple[object, ...], ...]:
+    context = SessionContext()
+    empty_listing(TRADES_SCHEMA, context)
+    plan = context.sql(f"select _offset from files where {where}").optimized_logical_plan()
+    while type(plan.to_variant()).__name__ != "TableScan":
+        (plan,) = plan.inputs()
+    return (tuple(plan.to_variant().filters()),)
+
+
+def test_the_same_filters_over_the_same_files_are_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other filters, and other files, are not the same, however equal they look."""
+    asked: list[pa.Table] = []
+
+    def counted(entries: pa.Table, scans: object) -> pa.Table:
+        asked.append(entries)
+        return surviving(entries, scans)  # type: ignore[arg-type]  # as it is given
+
+    monkeypatch.setattr(module, "surviving", counted)
+    low, high = filters("_offset < 5"), filters("_offset > 35")
+    for _ in range(2):
+        assert survivors(ENTRIES, low)["sequence_number"].to_pylist() == [0]
+        assert survivors(ENTRIES, high)["sequence_number"].to_pylist() == [3]
+    assert len(asked) == 2
+    assert survivors(ENTRIES.slice(1), high)["sequence_number"].to_pylist() == [3]
+    assert len(asked) == 3
+
+
+def test_filters_that_leave_all_files_do_not_keep_them() -> None:
+    """The answer is the question: remembered with itself, it would never go."""
+    entries, every = ENTRIES.slice(0), filters("_offset >= 0")
+    assert survivors(entries, every) is entries
+    number = len(module._answers)
+    del entries
+    gc.collect()
+    assert len(module._answers) == number - 1
