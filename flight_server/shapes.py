@@ -23,6 +23,10 @@ from flight_server.sqltext import SqlText
 
 #: Texts that are kept; a dashboard has dozens.
 MAX_SHAPES = 512
+#: Texts with bound values that are kept: GetFlightInfo plans with them, and DoGet soon after.
+MAX_BOUND = 64
+#: Bytes of bound values with which a text is kept.
+MAX_VALUES = 1024
 #: Longer texts are not kept: they are written by programs and do not come back.
 MAX_TEXT = 8 * 1024
 
@@ -66,46 +70,68 @@ def names_of(scope: Scope) -> dict[Reference, tuple[Part, TableName | None, pa.S
     return {at: (found.part, found.name, found.schema) for at, found in scope.found.items()}
 
 
-#: Text or plan, schema of names without one, time zone, whether several endpoints are wanted.
-_Key = tuple[str | bytes, str, str, bool]
+#: Text or plan, schema of names without one, time zone, whether several endpoints are wanted, and
+#: the bound values.
+_Key = tuple[str | bytes, str, str, bool, bytes]
 
 
 class Shapes:
-    """Shapes by text and options, the longest unused ones dropped first. Any thread; one lock."""
+    """Shapes by text and options, the longest unused ones dropped first. Any thread; one lock.
+
+    Bound values are part of a key, for they prune files; they have a place of their own, so that
+    values that do not come back take no other text's.
+    """
 
     def __init__(self, capacity: int = MAX_SHAPES) -> None:
         self._lock = threading.Lock()
         self._kept: LRUCache[_Key, Shape] = LRUCache(capacity)
+        self._bound: LRUCache[_Key, Shape] = LRUCache(MAX_BOUND)
 
     def get(self, statement: Statement, options: Options) -> Shape | None:
         """What was kept; whether it still :meth:`Shape.holds` is the caller's to ask."""
-        if statement.parameters is not None:
+        key = _key(statement, options)
+        if key is None:
             return None
         with self._lock:
-            return self._kept.get(_key(statement, options))
+            return self._place(statement).get(key)
 
     def put(self, statement: Statement, options: Options, shape: Shape, scope: Scope) -> None:
         """Keeps a shape, if planning the text again would give the same one.
 
-        Not kept: bound values (they prune files), texts with a clock or a dice, those that list
-        other tables than they name (information_schema), and names that were not there: somebody
-        may create a table of that name.
+        Not kept: many bound values, texts with a clock or a dice, those that list other tables than
+        they name (information_schema), and names that were not there: somebody may create a table
+        of that name.
         """
-        words = shape.text.words
-        if statement.parameters is not None or len(_said(statement)) > MAX_TEXT:
+        words, key = shape.text.words, _key(statement, options)
+        if key is None or len(_said(statement)) > MAX_TEXT:
             return
         if scope.missing or scope.listed or words & VOLATILE_WORDS or shape.text.first == "show":
             return
         with self._lock:
-            self._kept[_key(statement, options)] = shape
+            self._place(statement)[key] = shape
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._kept)
+            return len(self._kept) + len(self._bound)
+
+    def _place(self, statement: Statement) -> LRUCache[_Key, Shape]:
+        return self._kept if statement.parameters is None else self._bound
 
 
-def _key(statement: Statement, options: Options) -> _Key:
-    return (_said(statement), options.schema, options.time_zone, options.endpoints > 1)
+def _key(statement: Statement, options: Options) -> _Key | None:
+    """None: too many values."""
+    values, bound = b"", statement.parameters
+    if bound is not None:
+        if bound.nbytes > MAX_VALUES:
+            return None
+        values = b"".join(part.serialize().to_pybytes() for part in (bound.schema, bound))
+    return (
+        _said(statement),
+        options.schema,
+        options.time_zone,
+        options.endpoints > 1,
+        values,
+    )
 
 
 def _said(statement: Statement) -> str | bytes:

@@ -22,9 +22,9 @@ from catalog.segments import LiveReader
 from catalog.tables import Tables
 from flight_server.engine import Engine
 from flight_server.limits import Limits
-from flight_server.plans import Options, Statement
+from flight_server.plans import Options, Plan, Statement
 from flight_server.protocol.errors import NotFound
-from flight_server.shapes import MAX_TEXT, Shapes
+from flight_server.shapes import MAX_BOUND, MAX_TEXT, MAX_VALUES, Shapes
 from flight_server.sqltext import read
 
 NUMBERS = pa.table({"n": pa.array([1, 2, 3], pa.int64())})
@@ -135,13 +135,30 @@ def test_a_clock_and_lists_of_tables_are_planned_every_time(house: House) -> Non
     assert len(house.engine._shapes) == 0
 
 
-def test_bound_values_are_planned_every_time(house: House) -> None:
-    """They decide which files are read."""
+def test_bound_values_are_planned_once_each(house: House) -> None:
+    """They decide which files are read; GetFlightInfo and DoGet come with the same ones."""
+
+    def bound(value: object) -> Plan:
+        statement = Statement("select n from t where n = ?", pa.record_batch({"p": [value]}))
+        return house.engine.plan(statement, Options(schema="demo"))
+
     for wanted in (1, 3):
-        bound = Statement("select n from t where n = ?", pa.record_batch({"p": [wanted]}))
-        plan = house.engine.plan(bound, Options(schema="demo"))
-        assert house.engine.stream(plan).read_all()["n"].to_pylist() == [wanted]
+        one, again = bound(wanted), bound(wanted)
+        assert again.prepared.reads is one.prepared.reads
+        assert house.engine.stream(again).read_all()["n"].to_pylist() == [wanted]
+    assert bound(1.0).prepared.reads is not bound(1).prepared.reads
+    assert len(house.engine._shapes) == 3
+
+
+def test_many_bound_values_are_not_kept(house: House) -> None:
+    for value in ("x" * MAX_VALUES, "x" * (MAX_VALUES + 1)):
+        bound = Statement("select ? as text", pa.record_batch({"p": [value]}))
+        house.engine.plan(bound, Options(schema="demo"))
     assert len(house.engine._shapes) == 0
+    for number in range(2 * MAX_BOUND):
+        bound = Statement("select n from t where n = ?", pa.record_batch({"p": [number]}))
+        house.engine.plan(bound, Options(schema="demo"))
+    assert len(house.engine._shapes) == MAX_BOUND
 
 
 def test_a_prepared_text_and_a_bound_one_are_two_things(house: House) -> None:
