@@ -122,7 +122,7 @@ def test_a_bound_that_is_too_small_makes_every_statement_read_them(folder: Path)
     ids=["long answers", "short answers", "another time zone", "a setting of its own"],
 )
 def test_the_bound_holds_for_all_contexts_together(
-    folder: Path, time_zone: str, settings: dict[str, str], is_major: bool
+    folder: Path, time_zone: str, settings: dict[str, str], *, is_major: bool
 ) -> None:
     """Half of it is enough for UTC's statements of either kind, a sixteenth is not."""
     size = 256 * 1024  # six footers of eight columns take some 10 KiB each
