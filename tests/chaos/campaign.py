@@ -242,11 +242,10 @@ class Campaign:
     # --- the end --------------------------------------------------------------------------------
 
     def _finish(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
-        """Tops up rows and answers, then waits until every record is visible."""
+        """Tops up rows and answers, then waits, in calm, until every record is visible."""
         for _ in range(REFUSED_IN_A_ROW):
             with self._running("serve") as supervisor:
                 if self._topped_up(supervisor):
-                    self._settle(producers, readers)
                     break
             if supervisor.code == ExitCode.UNAVAILABLE:  # a fault met its start
                 self.outcome.refused["serve"] += 1
@@ -254,6 +253,9 @@ class Campaign:
                 self._ended_by_itself("serve", supervisor, "at the end")
         else:
             self._fail(f"k2 serve ended {REFUSED_IN_A_ROW} times in a row")
+        self._storm.end()
+        with self._running("serve", calm=True):
+            self._settle(producers, readers)
         if (injected := sum(self._injected().values())) < self.plan.faults:
             self._fail(f"only {injected} faults took effect")
         if self._judge.verdict.mixed < self.plan.answers:
@@ -271,7 +273,6 @@ class Campaign:
 
     def _settle(self, producers: list[BaseProcess], readers: list[BaseProcess]) -> None:
         """Nothing comes any more: all that was written is there, once."""
-        self._storm.end()
         self._stop_producers.set()
         for producer in producers:
             producer.join(60)
@@ -358,9 +359,11 @@ class Campaign:
                 self._judge.take(self._answers.get_nowait())
 
     @contextlib.contextmanager
-    def _running(self, *arguments: str, kill_point: str = "") -> Iterator[Process]:
+    def _running(
+        self, *arguments: str, kill_point: str = "", calm: bool = False
+    ) -> Iterator[Process]:
         environment = {"K2_KILL_POINT": kill_point} if kill_point else {}
-        if self.plan.faults:
+        if self.plan.faults and not calm:
             environment["K2_FAULTS"] = self._named_faults()
         process = Process(self._layout, arguments, environment)
         try:
