@@ -109,9 +109,10 @@ def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
         error, topic, partition = message.error(), message.topic(), message.partition()
         if topic is None or partition is None:
             continue  # about the connection
-        if error is not None and error.code() not in _SETTLED:
+        end = None if error is None else cut_at(error)
+        if error is not None and end is None and not _is_settled(error):
             raise KafkaException(error)
-        if error is not None and (end := cut_at(error)) is not None:
+        if end is not None:
             found[topic, partition] = end
         left.discard((topic, partition))
     return Offsets(found)
@@ -119,3 +120,8 @@ def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
 
 #: The log ends at the position, or lies elsewhere: for others to judge, but it was not cut off.
 _SETTLED = OUT_OF_RANGE | {KafkaError._PARTITION_EOF}  # noqa: SLF001 - a public constant whose name begins with an underscore
+
+
+def _is_settled(error: KafkaError) -> bool:
+    """Whether it says that nothing was cut off; never where a client words a truncation anew."""
+    return error.code() in _SETTLED and "truncat" not in error.str().lower()

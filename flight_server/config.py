@@ -188,11 +188,11 @@ class Limits(Section):
         "`spill_folder`",
     )
     footers_bytes: Bytes = Field(
-        ByteSize(640 * 1024**2),
+        ByteSize(768 * 1024**2),
         description="bound on the footers of data files that are kept in memory (20 columns: about "
-        "25 KB a file), for sessions in UTC: one half for statements with long answers, the other "
-        "for those with short ones; other time zones, and plans with settings of their own, have "
-        "a sixteenth each, 16 at most",
+        "25 KB a file): for sessions in UTC, three eighths for statements with long answers and as "
+        "much for those with short ones; the rest for other time zones, and for plans that need "
+        "settings of their own",
     )
     concurrency: Count = Field(8, description="statements that run at the same time")
     reserved: NonNegativeInt = Field(

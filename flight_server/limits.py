@@ -26,7 +26,7 @@ class Limits:
         memory_bytes: memory pool shared by all running statements; sorts and aggregates spill.
         spill_folder: where they spill to; None: the system's temporary folder.
         spill_bytes: bound on what one statement spills.
-        footers_bytes: bound on footers of data files that the contexts of UTC keep in memory.
+        footers_bytes: bound on footers of data files that are kept in memory.
         concurrency: statements that run at the same time.
         reserved: how many of these places statements that read much never take.
         small_rows: more rows in the files and segments that survive pruning, and it reads much.
@@ -46,7 +46,7 @@ class Limits:
     memory_bytes: int = 2 * 1024**3
     spill_folder: Path | None = None
     spill_bytes: int = 16 * 1024**3
-    footers_bytes: int = 640 * 1024**2
+    footers_bytes: int = 768 * 1024**2
     concurrency: int = 8
     reserved: int = 2
     small_rows: int = 1_000_000

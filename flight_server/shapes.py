@@ -124,7 +124,7 @@ def _key(statement: Statement, options: Options) -> _Key | None:
     if bound is not None:
         if bound.nbytes > MAX_VALUES:
             return None
-        values = b"".join(part.serialize().to_pybytes() for part in (bound.schema, bound))
+        values = _bytes_of(bound)
     return (
         _said(statement),
         options.schema,
@@ -132,6 +132,14 @@ def _key(statement: Statement, options: Options) -> _Key | None:
         options.endpoints > 1,
         values,
     )
+
+
+def _bytes_of(values: pa.RecordBatch) -> bytes:
+    """All that the values are: a stream holds the dictionaries, too; a batch alone does not."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, values.schema) as stream:
+        stream.write_batch(values)
+    return bytes(sink.getvalue())
 
 
 def _said(statement: Statement) -> str | bytes:

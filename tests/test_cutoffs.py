@@ -6,6 +6,7 @@ leader ever had.
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_a_log_is_asked_where_an_epoch_ends(log: Log) -> None:
     assert cuts(properties, at(5), Offsets(), 4.0) == Offsets()
     with pytest.raises(BrokerUnavailable, match="whether the log was cut off"):
         cuts({"bootstrap.servers": "127.0.0.1:9"}, at(5), KNOWN, 0.2)
+
+
+def test_a_client_that_words_it_in_another_way_stops_reading(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the log ends is in the client's words only; what is not understood is no good news."""
+    monkeypatch.setattr("catalog.cutoffs._END", re.compile("words of a later version"))
+    with pytest.raises(BrokerUnavailable, match="truncat"):
+        cuts(log.broker.properties, Offsets({PLACE: 5}), UNKNOWN, 4.0)
 
 
 def test_positions_are_recorded_and_published_with_their_leaders_epochs(

@@ -30,6 +30,9 @@ from flight_server.sqltext import read
 NUMBERS = pa.table({"n": pa.array([1, 2, 3], pa.int64())})
 
 
+DEMO = Options(schema="demo")
+
+
 class House:
     """A catalog that its owner changes, and an engine that looks at it anew each time."""
 
@@ -148,6 +151,15 @@ def test_bound_values_are_planned_once_each(house: House) -> None:
         assert house.engine.stream(again).read_all()["n"].to_pylist() == [wanted]
     assert bound(1.0).prepared.reads is not bound(1).prepared.reads
     assert len(house.engine._shapes) == 3
+
+
+def test_values_that_are_said_by_number_are_not_taken_for_others(house: House) -> None:
+    """A batch's own bytes do not hold its dictionaries; the files are pruned by what they say."""
+    house.catalog.load_table("demo.t").append(pa.table({"n": pa.array([7], pa.int64())}))
+    for wanted in (7, 1):
+        values = pa.record_batch({"p": pa.array([wanted]).dictionary_encode()})
+        plan = house.engine.plan(Statement("select n from t where n = ?", values), DEMO)
+        assert house.engine.stream(plan).read_all()["n"].to_pylist() == [wanted]
 
 
 def test_many_bound_values_are_not_kept(house: House) -> None:
