@@ -39,6 +39,7 @@ from flight_server.sqltext import SqlText, read
 from flight_server.substrait import read_plan
 from flight_server.tuning import batches_for, may_be_views
 from flight_server.wire import wire_schema
+from flight_server.zeros import mended
 
 __all__ = ["Engine", "Listed", "Options", "Plan", "ResultStream", "Statement"]
 
@@ -149,11 +150,19 @@ class Engine:
                 )
                 is_bound = not text.parameters or statement.parameters is not None
                 told = wanted if is_bound else params.described(context, text, wanted)
-                if text.parameters and is_bound:
-                    frame = run_sql(context, text, params.bound(wanted, statement.parameters))
+                values = params.bound(wanted, statement.parameters) if is_bound else {}
+                planned = functools.partial(run_sql, context, values=values)
+                if values:
+                    frame = planned(text)
                 optimized = frame.optimized_logical_plan() if is_bound else None
                 reads = None
                 if optimized is not None:
+                    asked, text = text, mended(
+                        text, optimized, lambda each: planned(each).optimized_logical_plan()
+                    )
+                    if text is not asked:
+                        frame = planned(text)
+                        optimized = frame.optimized_logical_plan()
                     require_nulls_kept(frame.logical_plan(), optimized)
                     settings = cautions(context, frame.logical_plan(), optimized)
                     reads = replace(

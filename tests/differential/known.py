@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 APART = MappingProxyType(
     {
-        "signed zero": "-0.0 is less than 0.0 here (a total order) and equals it in DuckDB",
+        "signed zero": "sorts, windows, CASE x WHEN and nullif tell -0.0 from 0.0 here only",
         "wide arithmetic": "64-bit integers wrap around here and are an error in DuckDB",
         "decimal scale": "products, quotients and averages of decimals have other scales; DuckDB's"
         " quotients and averages are doubles",
@@ -40,7 +40,7 @@ FAILURES = ("index out of bounds: the len is", "the engine failed on this statem
 REFUSED = MappingProxyType(
     {
         "whether this IN over a sub-query": "the engine loses nulls (flight_server/cautions.py)",
-        "not offered: docs/sql.md says": "sub-queries in other places than the engine plans them",
+        "not offered; docs/sql.md says": "sub-queries in other places than the engine plans them",
         "form of correlated sub-query": "the same",
     }
 )

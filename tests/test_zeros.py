@@ -1,0 +1,118 @@
+"""0.0 and -0.0 are one number, wherever a statement compares and however rows are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+
+from catalog.lake import Lake
+from catalog.segments import LiveReader
+from catalog.tables import Tables
+from flight_server.engine import Engine, Options, Statement
+from flight_server.limits import Limits
+from flight_server.protocol.errors import Unimplemented
+
+SCHEMA = pa.schema([("n", pa.int64()), ("f", pa.float64()), ("g", pa.float32())])
+#: Files with one zero, with both, and with one beside other numbers.
+FILES = ([-0.0], [0.0], [-0.0, 0.0], [-1.0, -0.0], [0.0, 1.0], [5.5, None, 1.0, -1.0])
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqlCatalog, Engine, Path]]:
+    folder = tmp_path_factory.mktemp("zeros")
+    properties = {
+        "type": "sql",
+        "uri": f"sqlite:///{folder}/catalog.db",
+        "warehouse": f"file://{folder}/lake",
+    }
+    catalog = SqlCatalog("lake", **properties)
+    catalog.create_namespace("demo")
+    with closing(catalog), closing(Lake.open("lake", properties)) as lake:
+        tables = Tables(lake, LiveReader(folder / "live"), [], refresh_ms=0)
+        with closing(Engine(tables, lake, Limits(spill_folder=folder / "spill"))) as engine:
+            table = catalog.create_table("demo.zeros", SCHEMA)
+            paths = []
+            for number, values in enumerate(FILES):
+                numbers = range(10 * number, 10 * number + len(values))
+                rows = pa.table({"n": numbers, "f": values, "g": values}, schema=SCHEMA)
+                paths.append(folder / f"{number}.parquet")
+                pq.write_table(rows, paths[-1], write_page_index=True)
+            table.add_files([f"file://{path}" for path in paths])
+            yield catalog, engine, folder
+
+
+def ask(engine: Engine, where: str, values: pa.RecordBatch | None = None) -> list[int]:
+    """The rows' numbers."""
+    statement = Statement(f"select n from zeros where {where}", values)
+    with engine.stream(engine.plan(statement, Options(schema="demo"))) as stream:
+        return sorted(stream.read_all().column(0).to_pylist())
+
+
+def having(*numbers: float) -> list[int]:
+    """Rows that hold one of these numbers, by IEEE 754, as Python compares."""
+    held = {10 * at + n: v for at, each in enumerate(FILES) for n, v in enumerate(each)}
+    return [n for n, value in held.items() if value in numbers]
+
+
+ZERO, OTHERS = having(0.0), having(1.0, -1.0, 5.5)
+
+
+@pytest.mark.parametrize("column", ["f", "g", "f + g", "round(f)"])
+@pytest.mark.parametrize("zero", ["0", "0.0", "-0.0", "0e0", "-0e0", "cast('-0.0' as double)"])
+def test_both_zeros_are_one_number(
+    places: tuple[SqlCatalog, Engine, Path], column: str, zero: str
+) -> None:
+    engine = places[1]
+    for where, wanted in (
+        (f"{column} = {zero}", ZERO),
+        (f"{column} <> {zero}", OTHERS),
+        (f"{column} < {zero}", having(-1.0)),
+        (f"{column} >= {zero}", sorted(ZERO + having(1.0, 5.5))),
+        (f"{column} between {zero} and {zero}", ZERO),
+        (f"{column} in ({zero})", ZERO),
+        (f"{column} in ({zero}, 77e0)", ZERO),
+        (f"{column} in (71, 72, {zero}, 74)", ZERO),
+        (f"{column} in (71e0, 72e0, {zero}, 74e0)", ZERO),
+        (f"{column} not in ({zero}, 77e0)", OTHERS),
+        (f"{column} not in ({zero}, 72e0, 73e0, 74e0, 75e0)", OTHERS),
+        (" or ".join(f"{column} = {each}" for each in (zero, *"789", "71e0")), ZERO),
+        (" and ".join(f"{column} <> {each}" for each in ("71e0", *"789", zero)), OTHERS),
+    ):
+        assert ask(engine, where) == wanted, where
+
+
+def test_lists_of_other_types_stay_as_they_are(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    """Beside a list of floating numbers: one double would make doubles of them all."""
+    engine = places[1]
+    big = 2**53
+    where = f"f in (0, 2, 3, 4) and n + {big} in (0, 1, {big}, {big + 10}, {big + 32})"
+    assert ask(engine, where) == [0, 10]  # doubles could not tell 31 from 32
+
+
+def test_zeros_in_parameters(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    values = pa.RecordBatch.from_pydict({str(n): [float(n)] for n in range(5)})
+    assert ask(places[1], "f in (?, ?, ?, ?, ?)", values) == having(0.0, 1.0)
+
+
+def test_what_cannot_be_reached_is_refused(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    where = "f in (1 - 1, 72, 73, 74)"
+    with pytest.raises(Unimplemented, match=r"write x IN \(0\.0, …\) with the numbers themselves"):
+        ask(places[1], where)
+
+
+@pytest.mark.parametrize(
+    ("where", "added"),
+    [("f in (7, 8, 9, 10)", False), ("n in (0, 1, 2, 3)", False), ("f in (0, 1, 2, 3)", True)],
+)
+def test_only_lists_with_a_zero_get_another(
+    places: tuple[SqlCatalog, Engine, Path], where: str, *, added: bool
+) -> None:
+    statement = Statement(f"explain select n from zeros where {where}")
+    with places[1].stream(places[1].plan(statement, Options(schema="demo"))) as stream:
+        assert ("(-0)" in str(stream.read_all().to_pylist())) is added
