@@ -157,8 +157,11 @@ class Engine:
                 optimized = frame.optimized_logical_plan() if is_bound else None
                 reads = None
                 if optimized is not None:
-                    asked, text = text, mended(
-                        text, optimized, lambda each: planned(each).optimized_logical_plan()
+                    asked, text = (
+                        text,
+                        mended(
+                            text, optimized, lambda each: planned(each).optimized_logical_plan()
+                        ),
                     )
                     if text is not asked:
                         frame = planned(text)
