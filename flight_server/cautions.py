@@ -32,6 +32,15 @@ _RIGHT = MappingProxyType({"datafusion.optimizer.prefer_hash_join": "false"})
 _CHAINED = MappingProxyType({"datafusion.optimizer.enable_join_dynamic_filter_pushdown": "false"})
 #: Joins are made flat, with the conditions around them, and IS NOT DISTINCT FROM becomes =.
 _FLAT = MappingProxyType({WITHOUT: "eliminate_cross_join"})
+#: A join by IS NOT DISTINCT FROM takes a key from the equalities around it, and null equals null
+#: there, too. Without keys of its own it is found by those equalities, or pair by pair.
+_KEYLESS = MappingProxyType({WITHOUT: "extract_equijoin_predicate"})
+#: A filter with one value of a sub-query stays above a join, and is pushed down as ``_RIGHT`` says.
+_VALUES = MappingProxyType(
+    {"datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery": "false"}
+)
+#: The first of some groups are kept in a heap that fails on a NaN.
+_HEAP = MappingProxyType({"datafusion.optimizer.enable_topk_aggregation": "false"})
 
 #: An anti join that keeps nulls in mind is right with one key and no further condition.
 _ANTI = re.compile(r"LeftAnti Join: (?!(?:(?! = |Filter:).)+ = (?:(?! = |Filter:).)+ null_aware)")
@@ -47,6 +56,9 @@ _FOLDED = re.compile(r"\bIN \(<subquery>\)\)* IS ")
 _PLAIN_NULLS = re.compile(r"(Filter: |\bAND |\bOR )(\(?)[\w.\"]+ IS (?:NOT )?NULL")
 
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
+_VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
+_KEYS = re.compile(r" Join: .+ = .+, .+ = ")
+_TOP = re.compile(r"^\s*Sort: .+ fetch=", re.MULTILINE)
 
 
 def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
@@ -62,12 +74,18 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
     found: dict[str, str] = {}
     if "Right Join: " in text and _FILTER.search(text):
         found |= _RIGHT
+    if joins and _VALUE_FILTER.search(text):
+        found |= _VALUES
     if joins > 1:
         found |= _CHAINED
     if found and not any(_names_twice(context, node) for node in walk(plan)):
         found = {}
-    if joins and " IS NOT DISTINCT FROM " in planned.display_indent():
-        found |= _FLAT
+    said = planned.display_indent() if joins else ""
+    if " IS NOT DISTINCT FROM " in said:
+        mixed = " = " in said and (joins > 1 or _KEYS.search(text))
+        found |= _KEYLESS if mixed else _FLAT
+    if _TOP.search(text) and any(_groups_floats(context, node) for node in walk(plan)):
+        found |= _HEAP
     return found
 
 
@@ -109,6 +127,15 @@ def real_schema(
     real = context.create_dataframe_from_logical_plan(optimized).schema()
     typed = zip(planned, real.types, strict=True)
     return pa.schema([field.with_type(kind) for field, kind in typed])
+
+
+def _groups_floats(context: SessionContext, node: LogicalPlan) -> bool:
+    """Whether this makes groups, of floating numbers among others."""
+    if not node.display().startswith("Aggregate: "):
+        return False
+    return any(
+        map(pa.types.is_floating, context.create_dataframe_from_logical_plan(node).schema().types)
+    )
 
 
 def _names_twice(context: SessionContext, node: LogicalPlan) -> bool:

@@ -187,3 +187,45 @@ def test_set_operations_that_count_are_refused(engine: Engine, word: str) -> Non
     """The engine would not count."""
     with pytest.raises(Unimplemented, match=f"{word.upper()} ALL"):
         ask(engine, f"select symbol from trades {word} all select symbol from few")
+
+
+def test_a_filter_by_one_value_above_a_join_keeps_to_its_columns(engine: Engine) -> None:
+    answer = ask(
+        engine,
+        "select f._offset as n from trades t join few f on t._offset = f._offset + 300 where"
+        " t.quantity = f.quantity or t._offset = (select max(_offset) + 270 from few) order by 1",
+    )
+    rows = ask(engine, "select _offset as n, quantity as q from trades").to_pylist()
+    held = {row["n"]: row["q"] for row in rows}
+    wanted = [
+        n for n in range(40) if n + 300 == 309 or (held[n] is not None and held[n] == held[n + 300])
+    ]
+    assert answer["n"].to_pylist() == wanted
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "x join y on x.k is not distinct from y.k where x.d = y.d",
+        "x join y on x.k is not distinct from y.k join (values (1)) z on x.d = y.d",
+        "x join y on x.d = y.d join (values (1)) z on x.k is not distinct from y.k",
+        "x join y on (x.k is not distinct from y.k) and x.d = y.d",
+    ],
+)
+def test_nulls_that_equal_in_one_key_equal_in_no_other(engine: Engine, joined: str) -> None:
+    pairs = "(values (1, null), (null, 5), (1, null), (null, 6))"
+    answer = ask(
+        engine,
+        f"with x as (select * from {pairs} as v(k, d)), y as (select * from {pairs} as v(k, d))"
+        f" select x.k, x.d from {joined} order by 2",
+    )
+    assert answer.to_pylist() == [{"k": None, "d": 5}, {"k": None, "d": 6}]
+
+
+@pytest.mark.parametrize("way", ["asc", "desc"])
+def test_the_first_groups_of_floats_may_be_nan(engine: Engine, way: str) -> None:
+    numbers = "(values (2e0), (cast('NaN' as double)), (1e0), (cast('NaN' as double)), (3e0))"
+    answer = ask(engine, f"select distinct x from {numbers} as v(x) order by x {way} limit 3")
+    assert (
+        repr(answer["x"].to_pylist()) == {"asc": "[1.0, 2.0, 3.0]", "desc": "[nan, 3.0, 2.0]"}[way]
+    )
