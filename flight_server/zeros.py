@@ -22,7 +22,8 @@ from flight_server.sqltext import SqlText
 
 #: A list of constants, as plans show it.
 _LIST = re.compile(r" IN \(\[(.*?)\]\)")
-_ZERO = re.compile(r"(?:, )?\bFloat(?:32|64)\(-?0\)")
+#: A zero there, or the text of one in the name that the engine gives to an expression.
+_ZERO = re.compile(r"(?:, )?\b(?:Float(?:32|64)\(-?0\)|Utf8\(\"-?0\.0\"\))")
 #: What tells the types of a plan.
 _TYPES = re.compile(r"CAST\(.*? AS \w+|\w+\([^()]*\)")
 _SIGNS = re.compile(r"\bFloat(?:32|64)\((-?)0\)")

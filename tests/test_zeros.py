@@ -95,6 +95,14 @@ def test_lists_of_other_types_stay_as_they_are(places: tuple[SqlCatalog, Engine,
     assert ask(engine, where) == [0, 10]  # doubles could not tell 31 from 32
 
 
+def test_lists_in_expressions_with_a_name_of_the_engine(
+    places: tuple[SqlCatalog, Engine, Path],
+) -> None:
+    text = "select count(case when g in (71e0, 72e0, 0e0, 71e0) then n end) from zeros"
+    with places[1].stream(places[1].plan(Statement(text), Options(schema="demo"))) as stream:
+        assert stream.read_all().column(0).to_pylist() == [len(ZERO)]
+
+
 def test_zeros_in_parameters(places: tuple[SqlCatalog, Engine, Path]) -> None:
     values = pa.RecordBatch.from_pydict({str(n): [float(n)] for n in range(5)})
     assert ask(places[1], "f in (?, ?, ?, ?, ?)", values) == having(0.0, 1.0)
