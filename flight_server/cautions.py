@@ -25,7 +25,8 @@ from flight_server.contexts import WITHOUT
 from flight_server.protocol.errors import Unimplemented
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
-#: every table with a tail is), even where it names columns of both. Merge joins push nothing.
+#: every table with a tail is), even where it names columns of both. Merge joins push nothing, but
+#: mistake columns in further conditions of an outer join's ON.
 _RIGHT = MappingProxyType({"datafusion.optimizer.prefer_hash_join": "false"})
 #: The filter that a join makes of its keys while it runs is pushed through another join, or an
 #: aggregate over one, to the first column of that name.
@@ -55,6 +56,7 @@ _FOLDED = re.compile(r"\bIN \(<subquery>\)\)* IS ")
 #: A column's own IS NULL beside it is no such question.
 _PLAIN_NULLS = re.compile(r"(Filter: |\bAND |\bOR )(\(?)[\w.\"]+ IS (?:NOT )?NULL")
 
+_CONDITION = re.compile(r"^\s*(?!Inner)\w+ Join: .* Filter: ", re.MULTILINE)
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 _VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
 _KEYS = re.compile(r" Join: .+ = .+, .+ = ")
@@ -68,6 +70,9 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         context: the plans'.
         planned: as the statement says it.
         plan: the same, optimized.
+
+    Raises:
+        Unimplemented: a right join that neither way of joining gets right.
     """
     text = plan.display_indent()
     joins = text.count(" Join: ")
@@ -80,6 +85,11 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         found |= _CHAINED
     if found and not any(_names_twice(context, node) for node in walk(plan)):
         found = {}
+    if _RIGHT.items() <= found.items() and _CONDITION.search(text):
+        raise Unimplemented(
+            "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
+            " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
+        )
     said = planned.display_indent() if joins else ""
     if " IS NOT DISTINCT FROM " in said:
         mixed = " = " in said and (joins > 1 or _KEYS.search(text))

@@ -229,3 +229,12 @@ def test_the_first_groups_of_floats_may_be_nan(engine: Engine, way: str) -> None
     assert (
         repr(answer["x"].to_pylist()) == {"asc": "[1.0, 2.0, 3.0]", "desc": "[nan, 3.0, 2.0]"}[way]
     )
+
+
+def test_a_right_join_that_no_way_of_joining_gets_right_is_refused(engine: Engine) -> None:
+    joined = "on t._offset = f._offset + 3 and t.quantity <> f.price"
+    where = "where (t.quantity + f.quantity) is null"
+    with pytest.raises(Unimplemented, match="write b LEFT JOIN a"):
+        ask(engine, f"select f._offset from trades t right join few f {joined} {where}")
+    other = f"select f._offset as n from few f left join trades t {joined} {where} order by 1"
+    assert ask(engine, other)["n"].to_pylist()

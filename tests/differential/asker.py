@@ -14,7 +14,7 @@ from adbc_driver_flightsql import dbapi
 
 from catalog.errors import CatalogError
 from differential.answers import Row, rows, same, says_something
-from differential.known import FAILURES, REFUSED
+from differential.known import REFUSED
 from differential.tally import Answer, Finding, Tally, finding
 from differential.trees import Expr, Query, Rendering, Select
 from differential.ways import HYBRID, KEPT, ORACLE, WAYS, House
@@ -107,10 +107,9 @@ class Asker:
         """A statement that no way answered: is it one that nobody answers?"""
         self.tally.refused[error[:60]] += 1
         text = query.text(Rendering("ours", HYBRID[0]))
-        known = " right join " in text and any(each in error for each in FAILURES)
-        if error.startswith(_FAILED) and not known:
+        if error.startswith(_FAILED):
             return finding("the engine failed", [text], [error])
-        if known or any(each in error for each in REFUSED):
+        if any(each in error for each in REFUSED):
             return None
         if any(each.apart for each in query.expressions()):
             return None

@@ -230,7 +230,11 @@ _RULES: dict[Kind, Sequence[Callable[[Expressions, Kind, Scope, int], Expr]]] = 
     "exact": (
         _template("({0} + {1})", ("exact", "exact")),
         _template("({0} * 2e0)", ("exact",)),
-        *(_template(f"{word}({{0}})", ("exact",)) for word in ("round", "floor", "ceil", "abs")),
+        *(_template(f"{word}({{0}})", ("exact",)) for word in ("floor", "abs")),
+        *(
+            _template(f"{word}({{0}})", ("exact",), apart="signed zero")
+            for word in ("round", "ceil")
+        ),
     ),
     "float": (_template("({0} + {1})", ("float", "exact")),),
     "decimal": (
