@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionContext
+from datafusion.plan import LogicalPlan
 
 from catalog.offsets import Offsets
 from catalog.pins import PinKey
@@ -22,7 +23,7 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
-from flight_server.cautions import cautions, real_schema, require_nulls_kept
+from flight_server.cautions import cautions, may_join, real_schema
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
@@ -31,6 +32,7 @@ from flight_server.hybrid import Store
 from flight_server.interrupt import Watchdog
 from flight_server.limits import Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
+from flight_server.nulls import require_joined, require_nulls_kept
 from flight_server.plans import Options, Plan, Prepared, Statement
 from flight_server.results import ResultStream, Work
 from flight_server.shapes import Shape, Shapes, names_of
@@ -145,6 +147,7 @@ class Engine:
             with entered(scope):
                 frame = run_sql(context, text)
                 analysis.require_reading(frame.logical_plan())
+                require_nulls_kept(frame.logical_plan())
                 wanted = (
                     params.parameter_schema(context, text) if text.parameters else pa.schema([])
                 )
@@ -166,8 +169,11 @@ class Engine:
                     if text is not asked:
                         frame = planned(text)
                         optimized = frame.optimized_logical_plan()
-                    require_nulls_kept(frame.logical_plan(), optimized)
                     settings = cautions(context, frame.logical_plan(), optimized)
+                    require_joined(frame.logical_plan(), optimized)
+                    for said, other in self._of_other_sets(context, text, statement, wanted):
+                        require_joined(said, other)
+                        settings = {**settings, **cautions(context, said, other)}
                     reads = replace(
                         analysis.reads_of(optimized, scope),
                         settings={**batches_for(optimized), **settings},
@@ -180,6 +186,22 @@ class Engine:
                 )
                 schema = wire_schema(real_schema(context, frame, optimized))
         return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
+
+    def _of_other_sets(
+        self, context: SessionContext, text: SqlText, statement: Statement, wanted: pa.Schema
+    ) -> Iterator[tuple[LogicalPlan, LogicalPlan]]:
+        """Plans for each set of parameters but the first, where values decide over joins.
+
+        Yields:
+            The plan as the statement says it, and optimized; a statement of one table: none.
+        """
+        given = statement.parameters
+        for row in range(1, params.sets(given, self._limits.max_parameter_sets)):
+            frame = run_sql(context, text, params.bound(wanted, given, row))
+            planned = frame.logical_plan()
+            if not may_join(planned):
+                return
+            yield planned, frame.optimized_logical_plan()
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
         """Shares of a plan's rows, each to be streamed by itself; none: only the whole.

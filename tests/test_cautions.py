@@ -124,48 +124,6 @@ def test_nothing_shows_under_a_null_struct_of_a_live_row(tmp_path: Path) -> None
     assert map_segment(tmp_path, segment)["r"].field("q").to_pylist() == ["a", None]
 
 
-#: Every tenth quantity of few is null.
-_NULLS = "(select quantity from few)"
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        f"7 not in {_NULLS}",
-        f"quantity not in {_NULLS} or _offset = 3",
-        f"not (quantity in {_NULLS} and _offset < 4)",
-        f"(quantity in {_NULLS}) is null",
-        f"(quantity in {_NULLS} or _offset = 3) is not true",
-        f"coalesce(quantity in {_NULLS}, true)",
-        f"(quantity in {_NULLS}) = (_offset > 4)",
-        f"case when quantity in {_NULLS} then false else true end",
-        "quantity not in (select f.quantity from few f where f._offset < trades._offset)",
-        "quantity not in (select f.quantity from few f where f.symbol = trades.symbol)",
-    ],
-)
-def test_what_would_lose_a_null_is_refused(engine: Engine, condition: str) -> None:
-    """The engine answers most of them, with false in the place of null, or the other way round."""
-    with pytest.raises(Unimplemented, match="NOT EXISTS"):
-        ask(engine, f"select count(*) from trades where {condition}")
-
-
-@pytest.mark.parametrize(
-    ("condition", "count"),
-    [
-        (f"quantity not in {_NULLS}", 0),
-        (f"not (quantity in {_NULLS})", 0),
-        ("quantity not in (select quantity from few where quantity is not null)", 0),
-        ("_offset not in (select _offset from few)", 310),
-        ("_offset in (select _offset from few) or symbol is null", 40),
-        ("_offset in (select _offset from few) or not exists (select 1 from few)", 40),
-        (f"quantity <> all {_NULLS}", 0),
-    ],
-)
-def test_what_loses_no_null_is_answered(engine: Engine, condition: str, count: int) -> None:
-    answer = ask(engine, f"select count(*) as n from trades where {condition}")
-    assert answer["n"].to_pylist() == [count]
-
-
 def test_equal_nulls_stay_equal_among_joins(engine: Engine) -> None:
     """Offsets 0, 10, 20 and 30 have no quantity."""
     answer = ask(

@@ -35,8 +35,9 @@ WRITTEN = MappingProxyType(
 #: What we refuse and DuckDB answers, by the words of the refusal.
 REFUSED = MappingProxyType(
     {
-        "whether this IN over a sub-query": "the engine loses nulls (flight_server/cautions.py)",
+        "whether this IN over a sub-query": "the engine loses nulls (flight_server/nulls.py)",
         "not offered; docs/sql.md says": "sub-queries in other places than the engine plans them",
+        "ANY or ALL inside a further": "the engine finds other rows (flight_server/nulls.py)",
         "a filter above this RIGHT JOIN": "neither hash nor merge joins get it right (the same)",
         "a join without an equality": "known to be small only where files say how many rows",
         "is declared as non-nullable but contains null": "the engine, of a full join of joins",

@@ -1,0 +1,210 @@
+"""Sub-queries behind IN: refused where the engine would take null for false, or false for null.
+
+DataFusion 55.0 makes of ``x IN (SELECT …)`` a mark that is true or false and never null, and of
+``x NOT IN (SELECT …)`` that stands alone an anti join that minds nulls while it has one key. So it
+is right where only truth is asked for: down from WHERE, HAVING or ON through AND and OR (and NOT,
+which turns one into the other), and nowhere else.
+
+Sub-queries' own plans cannot be walked (the bindings hide them); of those the text is judged, and
+what is not surely sound is refused. Source: ``tests/test_nulls.py``, against DuckDB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from datafusion.expr import Expr
+from datafusion.plan import LogicalPlan
+
+from flight_server.analysis import walk
+from flight_server.protocol.errors import Unimplemented
+
+#: How plans show it; a literal may, too.
+_SHOWN = "IN (<subquery>)"
+#: Nothing is inside them, though the engine says that they are their own operand.
+_WITHOUT_PARTS = frozenset({"Column", "Literal", "Placeholder", "ScalarVariable"})
+#: Functions that make null of null only.
+_STRICT = frozenset(
+    {
+        *("abs", "ceil", "floor", "round", "signum", "trunc", "lower", "upper", "btrim", "ltrim"),
+        *("rtrim", "character_length", "octet_length", "reverse", "substr", "left", "right"),
+        *("date_bin", "date_trunc", "date_part", "to_unixtime"),
+    }
+)
+#: Comparisons with every row of a sub-query.
+_COMPARED = re.compile(r" (?:ANY|ALL) \(<subquery>\)")
+_REFUSAL = (
+    "whether this IN over a sub-query is false or null would be lost: write NOT EXISTS"
+    " (SELECT 1 FROM … WHERE b.x = a.x), or IN only as a condition that has to be true"
+)
+
+_COLUMN = r"[\w.]++"
+#: What a function is given, to one further level of brackets; no sub-query is among it.
+_GIVEN = r'(?:\w++(?:\((?:"[^"\n]*"|[^()"\n]*)\))?|[.,:+*/ -])*+'
+_ONE = rf'(?:\w++\((?:"[^"\n]*"|{_GIVEN})\)|\(<subquery>\)|\$\d+|{_COLUMN})'
+_VALUE = rf"{_ONE}(?: [-+*/%] {_ONE})*"
+_PLAIN = rf"{_VALUE}(?: (?:!?=|[<>]=?|(?:NOT )?I?LIKE) {_VALUE})?"
+#: Up to a value that is no truth: up to ``b AND x IN (…)`` looks the same as up to ``b``.
+_BETWEEN = rf"{_VALUE} (?:NOT )?BETWEEN {_VALUE} AND (?!Boolean|CAST)[A-Z]\w++\({_GIVEN}\)"
+#: IS NULL behind an IN may ask after both: plans are written without some of their brackets.
+_BEFORE = rf"(?:(?:{_COLUMN} IS (?:NOT )?NULL|{_BETWEEN}|{_PLAIN}) (?:AND|OR) )*"
+#: A filter inside a sub-query that only asks whether an IN is true.
+_SOUND = re.compile(
+    rf"^ *Filter: {_BEFORE}{_COLUMN} IN \(<subquery>\)"
+    rf"(?: (?:AND|OR) (?:{_PLAIN}|{_COLUMN} IN \(<subquery>\)))*$"
+)
+#: The same with NOT IN, which must stand alone.
+_ALONE = re.compile(
+    rf"^ *Filter: {_BEFORE.replace('(?:AND|OR) )*', 'AND )*')}{_COLUMN} (?:NOT )?IN \(<subquery>\)"
+    rf"(?: AND (?:{_PLAIN}|{_COLUMN} (?:NOT )?IN \(<subquery>\)))*$"
+)
+
+
+def require_nulls_kept(planned: LogicalPlan) -> None:
+    """Refuses sub-queries behind IN of which more is asked than whether they are true.
+
+    Args:
+        planned: as the statement says it, parameters bound or not: the answer is the same.
+
+    Raises:
+        Unimplemented: IN below CASE, IS NULL, a comparison, a function and the like; NOT IN beside
+            OR, or with CASE or nullif on its left; IN in a select list; ANY or ALL inside
+            a further sub-query, whose rows the engine gets wrong.
+    """
+    text = planned.display_indent()
+    if "(<subquery>)" not in text:
+        return
+    seen, compared = 0, 0
+    for node in walk(planned):
+        shown = node.display()
+        seen += shown.count(_SHOWN)
+        compared += len(_COMPARED.findall(shown))
+        if _SHOWN in shown and not _is_sound(node):
+            raise Unimplemented(_REFUSAL)
+    if text.count(_SHOWN) - seen > _sound_inside(text):
+        raise Unimplemented(_REFUSAL)
+    if len(_COMPARED.findall(text)) > compared:
+        raise Unimplemented(
+            "ANY or ALL inside a further sub-query is not offered: write IN, or EXISTS"
+            " (SELECT 1 FROM … WHERE b.x < a.x)"
+        )
+
+
+def require_joined(planned: LogicalPlan, plan: LogicalPlan) -> None:
+    """Refuses sub-queries behind IN of which the engine makes no join, or one that loses nulls.
+
+    Args:
+        planned: as the statement says it; has passed :func:`require_nulls_kept`.
+        plan: the same, optimized, with the values that it is to be executed with.
+
+    Raises:
+        Unimplemented: NOT IN with a constant on its left, or over a sub-query that refers to what
+            is outside; IN in an outer join's condition.
+    """
+    if _SHOWN not in planned.display_indent():
+        return
+    for node in walk(plan):
+        if any(_holds_in(each) for each in _expressions(node)) or _is_lossy(node):
+            raise Unimplemented(_REFUSAL)
+
+
+def _is_sound(node: LogicalPlan) -> bool:
+    """Whether a step asks of its INs only whether they are true."""
+    if type(node.to_variant()).__name__ in {"Filter", "Join"}:
+        return all(_is_truth_asked(each) for each in _expressions(node))
+    return not any(_holds_in(each) for each in _expressions(node))
+
+
+def _is_truth_asked(condition: Expr, *, negated: bool = False, alone: bool = True) -> bool:
+    """Whether a condition is true for the same rows where an IN is false in the place of null.
+
+    Args:
+        condition: of a filter or join, or a part of one.
+        negated: an odd number of NOT stands above.
+        alone: only what comes to AND stands above, so that all rows that are left fulfil it.
+    """
+    kind = condition.variant_name()
+    if kind == "Not":
+        [inner] = condition.rex_call_operands()
+        return _is_truth_asked(inner, negated=not negated, alone=alone)
+    if kind == "InSubquery":
+        said = condition.to_variant()
+        if _holds_in(said.expr()):
+            return False
+        return said.negated() == negated or (alone and _is_strict(said.expr()))
+    if kind == "BinaryExpr" and (op := condition.to_variant().op()) in {"AND", "OR"}:
+        alone = alone and (op == "OR") == negated
+        return all(
+            _is_truth_asked(each, negated=negated, alone=alone)
+            for each in condition.rex_call_operands()
+        )
+    return not _holds_in(condition)
+
+
+def _is_strict(left: Expr) -> bool:
+    """Whether the left side of a NOT IN is null only where a column in it is.
+
+    The engine minds nulls where columns may be null: not those that an expression makes.
+    """
+    kind = left.variant_name()
+    if kind in {"Column", "OuterReferenceColumn"}:
+        return True
+    if kind == "ScalarFunction":
+        strict = left.canonical_name().partition("(")[0] in _STRICT
+    else:
+        strict = kind in {"Alias", "BinaryExpr", "Cast", "Literal", "Negative", "Placeholder"}
+    parts = [] if kind in _WITHOUT_PARTS else left.rex_call_operands() if strict else []
+    return strict and "NULL" not in left.canonical_name() and all(map(_is_strict, parts))
+
+
+def _holds_in(expression: Expr) -> bool:
+    """Whether an IN over a sub-query is somewhere in an expression."""
+    if _SHOWN not in expression.canonical_name() or expression.variant_name() in _WITHOUT_PARTS:
+        return False
+    if expression.variant_name() == "InSubquery":
+        return True
+    try:
+        parts = expression.rex_call_operands()
+    except Exception:  # noqa: BLE001  # the bindings' only type: what cannot be seen may hold one
+        return True
+    return any(_holds_in(each) for each in parts)
+
+
+def _expressions(node: LogicalPlan) -> Iterator[Expr]:
+    """What a step judges or shows by; of other steps, a name of what they show."""
+    variant: Any = node.to_variant()
+    match type(variant).__name__:
+        case "Filter":
+            yield variant.predicate()
+        case "Join":
+            yield from (side for pair in variant.on() for side in pair)
+            if (condition := variant.filter()) is not None:
+                yield condition
+        case "Projection":
+            yield from variant.projections()
+        case "TableScan":
+            yield from variant.filters()
+        case _ if _SHOWN in node.display():
+            raise Unimplemented(_REFUSAL)
+
+
+def _is_lossy(node: LogicalPlan) -> bool:
+    """Whether this is an anti join for NOT IN that has not exactly one key and nothing else."""
+    if not node.display().endswith(" null_aware"):
+        return False
+    join: Any = node.to_variant()
+    return len(join.on()) != 1 or join.filter() is not None
+
+
+def _sound_inside(text: str) -> int:
+    """How many INs stand soundly inside sub-queries, by a plan's text."""
+    found, outer = 0, -1
+    for line in text.split("\n"):
+        depth = len(line) - len(line.lstrip(" "))
+        if outer < 0 or depth <= outer:
+            outer = depth if line.strip() == "Subquery:" else -1
+        elif _SOUND.match(line) or _ALONE.match(line):
+            found += line.count(_SHOWN)
+    return found
