@@ -261,7 +261,7 @@ def _within(rows: pa.Table, ranges: Sequence[Range]) -> pa.RecordBatch:
 
 
 def _clients(stage: Stage, uri: str) -> Iterator[Figure]:
-    for count in CLIENTS[: None if stage.timed else 3]:
+    for count in CLIENTS[: None if stage.timed else 2]:
         say(f"growth: {count} clients")
         times, seconds = _together(uri, count, stage.seconds(SECONDS))
         clients = f"point query, {count} client{'s' if count > 1 else ''}"

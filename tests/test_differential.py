@@ -26,7 +26,7 @@ from support_flight import connect, serving
 from flight_server import engine
 
 SEED = 7
-STATEMENTS = 60
+STATEMENTS = 40
 SMALL = (90, 20)
 
 

@@ -336,7 +336,7 @@ def condition(draw: random.Random, depth: int = 2) -> str:
 
 
 @given(st.integers(0, 2**62))
-@examples(150)
+@examples(100)
 def test_pruning_never_shows(evolved: Evolved, seed: int) -> None:
     evolved.check(condition(random.Random(seed)))
 
