@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support_flight import until
 from support_ingest import WAIT_S, World, committed, framed, reached, running
 from support_kafka import Broker
 from support_log import NAME, assert_answer, real_log, shaky, spec_of
@@ -210,7 +211,7 @@ def test_retention_that_comes_close_is_a_warning_before_it_is_a_gap(
         assert row["uncommitted_share"] == 100 / 110
         assert "history lacks 91% of what the log still holds" in row["warning"]
         labels = {"table": str(NAME)}
-        assert metrics.registry.get_sample_value("k2_ingest_retention_close", labels) == 1
+        until(lambda: metrics.registry.get_sample_value("k2_ingest_retention_close", labels) == 1)
         lake.gate.set()
         (row,) = wait_for_lag(world, spec, lambda rows: rows[0]["uncommitted_share"] == 0.0)
         assert row["warning"] is None
