@@ -1,4 +1,4 @@
-"""What a condition may be for some row of a file, and what ranges of values say of comparisons."""
+"""What a condition may be for some row of a piece, and what ranges of values say of comparisons."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from catalog.recasts import Range
 
-#: One per file.
+#: One per piece: a data file, or a zone of live rows.
 Bits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a condition may be for some row of each file; False: for none, and that is proven."""
+    """What a condition may be for some row of each piece; False: for none, and that is proven."""
 
     true: Bits
     false: Bits

@@ -1,9 +1,9 @@
-"""Which data files may hold rows that a statement's filters let through.
+"""Which data files, or runs of live rows, may hold rows that a statement's filters let through.
 
-Pure Arrow kernels over the bounds in ``Lake.entries``. A condition is asked what it *may* be for
-some row of a file: true, false, null. So NOT, OR and IS TRUE need no rules of their own. Everything
-is conservative: a file is dropped only where its bounds prove that no row passes; an unknown bound
-or an expression of another shape proves nothing.
+Pure Arrow kernels over bounds, those in ``Lake.entries`` say. A condition is asked what it *may* be
+for some row of a piece: true, false, null. So NOT, OR and IS TRUE need no rules of their own.
+Everything is conservative: a piece is dropped only where its bounds prove that no row passes; an
+unknown bound or an expression of another shape proves nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from catalog.buckets import bucket_of
 from catalog.outcomes import COMPARISONS, CONNECTIVES, Bits, Outcome, first_at_least, or_true
@@ -35,6 +36,31 @@ _TYPES = MappingProxyType(
 )
 
 
+class Bounds(Protocol):
+    """What is known of the rows of some pieces; an array has one value for each of them."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """How many there are."""
+
+    @property
+    def buckets(self) -> pa.StructArray | None:
+        """Per bucket transform that values of a column are in which bucket."""
+
+    def field(self, which: str, column: str) -> pa.Array | None:
+        """A column's ``lower`` or ``upper`` bounds, its ``null_count``, or what partitions say."""
+
+
+def needed(pieces: Bounds, scans: Sequence[Sequence[Expr]]) -> Bits:
+    """The pieces that at least one of the scans needs: for one of them all its filters may hold."""
+    asked = _Pieces(pieces)
+    keep = np.zeros(len(pieces.rows), bool)
+    for filters in scans:
+        every = np.ones_like(keep)
+        keep |= np.logical_and.reduce([every, *(asked.may_be(each).true for each in filters)])
+    return keep
+
+
 def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
     """The entries that at least one of the statement's scans of the table needs.
 
@@ -50,10 +76,7 @@ def surviving(entries: pa.Table, scans: Sequence[Sequence[Expr]]) -> pa.Table:
         return entries.slice(0, 0)
     if not all(scans):
         return entries
-    files = _Files(entries)
-    keep = np.zeros(entries.num_rows, bool)
-    for filters in scans:
-        keep |= np.logical_and.reduce([files.may_be(each).true for each in filters])
+    keep = needed(_Entries(entries), scans)
     if keep.all():
         return entries
     # Two dozen columns that nobody asks for again would be most of the filter's time.
@@ -82,19 +105,38 @@ class _Column:
         return Outcome(self.some, self.some, self.null)
 
 
-class _Files:
-    """The entries of one table, asked expression by expression."""
+class _Entries:
+    """The bounds in the entries of one table's files."""
 
     def __init__(self, entries: pa.Table) -> None:
-        self._rows = np.asarray(entries["record_count"])
+        self.rows = np.asarray(entries["record_count"])
         self._structs: dict[str, pa.StructArray] = {
             name: _whole(entries[name])
             for name in (*_BOUNDS, *_PARTITIONS)
             if name in entries.column_names
         }
 
+    @property
+    def buckets(self) -> pa.StructArray | None:
+        return self._structs.get("buckets")
+
+    def field(self, which: str, column: str) -> pa.Array | None:
+        found = self._structs.get(which)
+        if found is None:
+            return None
+        position = found.type.get_field_index(column)
+        return None if position < 0 else found.field(position)
+
+
+class _Pieces:
+    """Some pieces, asked expression by expression."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._rows = bounds.rows
+
     def may_be(self, expr: Expr) -> Outcome:
-        """What a condition may be for some row of each file."""
+        """What a condition may be for some row of each piece."""
         try:
             variant = expr.to_variant()
             rule = _RULES.get(type(variant).__name__)
@@ -130,28 +172,24 @@ class _Files:
         return _Column(recast(inner.range, target), inner.some, null)
 
     def _named(self, name: str) -> _Column:
-        counts = self._field("null_count", name)
+        counts = self._bounds.field("null_count", name)
         known = np.asarray(pc.fill_null(counts, -1)) if counts is not None else -1
         some, null = self._rows != known, np.broadcast_to(known != 0, self._rows.shape)
-        if (nothing := self._field("partition_null", name)) is not None:
+        if (nothing := self._bounds.field("partition_null", name)) is not None:
             some = some & ~np.asarray(pc.fill_null(nothing, fill_value=False), bool)
             null = null & np.asarray(pc.fill_null(nothing, fill_value=True), bool)
         return _Column(self._range(name), some, null, name)
 
     def _range(self, name: str) -> Range | None:
-        lower, upper = self._field("lower", name), self._field("upper", name)
+        lower, upper = self._bounds.field("lower", name), self._bounds.field("upper", name)
         if lower is None or upper is None:
             return None
         found = Range(lower, upper)
-        least, most = self._field("partition_lower", name), self._field("partition_upper", name)
+        least, most = (
+            self._bounds.field("partition_lower", name),
+            self._bounds.field("partition_upper", name),
+        )
         return found if least is None or most is None else intersection(found, Range(least, most))
-
-    def _field(self, struct: str, name: str) -> pa.Array | None:
-        found = self._structs.get(struct)
-        if found is None:
-            return None
-        position = found.type.get_field_index(name)
-        return None if position < 0 else found.field(position)
 
     # --- rules ----------------------------------------------------------------------------------
 
@@ -197,9 +235,9 @@ class _Files:
         return same if _DISTINCT[op] else ~same
 
     def _in_bucket(self, column: _Column, values: Sequence[pa.Scalar]) -> Bits:
-        """Files whose buckets may hold one of the values."""
+        """Pieces whose buckets may hold one of the values."""
         may = np.ones(len(self._rows), bool)
-        buckets = self._structs.get("buckets")
+        buckets = self._bounds.buckets
         if buckets is None or column.name is None or column.range is None:
             return may
         kind = column.range.lower.type
@@ -332,29 +370,29 @@ def _cast_type(expr: Expr) -> pa.DataType | None:
     return _TYPES.get(expr.canonical_name().rpartition(" AS ")[2].removesuffix(")"))
 
 
-_Rule = Callable[[_Files, Expr, Any], Outcome]
+_Rule = Callable[[_Pieces, Expr, Any], Outcome]
 
 
 def _inverse(rule: _Rule) -> _Rule:
-    return lambda files, expr, node: ~rule(files, expr, node)
+    return lambda pieces, expr, node: ~rule(pieces, expr, node)
 
 
 _RULES: Mapping[str, _Rule] = MappingProxyType(
     {
-        "BinaryExpr": _Files.binary,
-        "Between": _Files.between,
-        "InList": _Files.in_list,
-        "Like": _Files.like,
-        "Not": _Files.negated,
-        "Column": _Files.plain,
-        "Cast": _Files.plain,
-        "IsNull": _Files.is_null,
-        "IsUnknown": _Files.is_null,
-        "IsTrue": _Files.is_true,
-        "IsFalse": _Files.is_false,
-        "IsNotNull": _inverse(_Files.is_null),
-        "IsNotUnknown": _inverse(_Files.is_null),
-        "IsNotTrue": _inverse(_Files.is_true),
-        "IsNotFalse": _inverse(_Files.is_false),
+        "BinaryExpr": _Pieces.binary,
+        "Between": _Pieces.between,
+        "InList": _Pieces.in_list,
+        "Like": _Pieces.like,
+        "Not": _Pieces.negated,
+        "Column": _Pieces.plain,
+        "Cast": _Pieces.plain,
+        "IsNull": _Pieces.is_null,
+        "IsUnknown": _Pieces.is_null,
+        "IsTrue": _Pieces.is_true,
+        "IsFalse": _Pieces.is_false,
+        "IsNotNull": _inverse(_Pieces.is_null),
+        "IsNotUnknown": _inverse(_Pieces.is_null),
+        "IsNotTrue": _inverse(_Pieces.is_true),
+        "IsNotFalse": _inverse(_Pieces.is_false),
     }
 )

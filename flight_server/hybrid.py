@@ -25,6 +25,7 @@ from catalog.spec import TableName
 from catalog.stores import StoreOptions
 from catalog.survivors import survivors
 from catalog.tables import TableVersion
+from catalog.zones import passing
 from flight_server.nans import NO_STATISTICS, Touched, doubt
 from flight_server.shares import Share
 from flight_server.stores import Reach
@@ -194,7 +195,9 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
 def _narrowed(
     source: Source, entries: pa.Table, live: tuple[pa.RecordBatch, ...]
 ) -> tuple[pa.Table, tuple[pa.RecordBatch, ...]]:
-    """The files and live batches that the statement's LIMIT leaves."""
+    """The live rows that the statement's filters leave; files, too, that its LIMIT leaves."""
+    if source.scans is not None:
+        live = passing(live, source.scans)
     if source.top is None or source.share is not None:
         return entries, live
     return narrowed(entries, live, source.top)

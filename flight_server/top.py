@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from datafusion.plan import LogicalPlan
 from numpy.typing import NDArray
 
+from catalog.zones import Zones
+
 #: Steps above a scan that neither drop a row nor look at more than one.
 _ROW_FOR_ROW = frozenset({"Analyze", "Explain", "Limit", "Projection", "SubqueryAlias"})
 #: A statement that wants more rows than this reads most of its pieces anyway.
@@ -101,48 +103,36 @@ def narrowed(
         live: the live rows.
         top: what is taken of all of them together.
     """
+    zones = Zones(live)
     by_place = top.column is None
-    keep = _first(entries, live, top.rows) if by_place else _within(entries, live, top)
+    keep = _first(entries, zones, top.rows) if by_place else _within(entries, zones, top)
     if keep is None or keep.all():
         return entries, tuple(live)
-    files, rest = keep[: entries.num_rows], keep[entries.num_rows :]
-    kept = tuple(batch for batch, mine in zip(live, rest, strict=True) if mine)
-    return entries.filter(pa.array(files)), kept
+    files = keep[: entries.num_rows]
+    return entries.filter(pa.array(files)), zones.kept(keep[entries.num_rows :])
 
 
-def _first(entries: pa.Table, live: Sequence[pa.RecordBatch], rows: int) -> NDArray[np.bool_]:
+def _first(entries: pa.Table, zones: Zones, rows: int) -> NDArray[np.bool_]:
     """The newest pieces that hold ``rows`` together: live ones from the last, then files."""
-    counts = [batch.num_rows for batch in reversed(live)] + _undeleted(entries).tolist()
-    before = np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts else np.zeros(0)
-    keep = before < rows
-    return np.concatenate([keep[len(live) :], keep[: len(live)][::-1]])
+    live = len(zones.rows)
+    counts = np.concatenate([zones.rows[::-1], _undeleted(entries)])
+    keep = np.cumsum(counts) - counts < rows
+    return np.concatenate([keep[live:], keep[:live][::-1]])
 
 
-def _within(
-    entries: pa.Table, live: Sequence[pa.RecordBatch], top: Top
-) -> NDArray[np.bool_] | None:
+def _within(entries: pa.Table, zones: Zones, top: Top) -> NDArray[np.bool_] | None:
     """Pieces that reach up to the value that enough rows are known to reach; None: all."""
     lower = entries["lower"].combine_chunks()
     place = lower.type.get_field_index(top.column)
     if place < 0 or not _is_ordered(lower.type.field(place).type):
         return None
-    kind = lower.type.field(place).type
-    ends = [pc.min_max(batch.column(top.column)) for batch in live]
-    bounds = [
-        pa.concat_arrays(
-            [
-                pc.struct_field(entries[which].combine_chunks(), top.column),
-                pa.array([end[side] for end in ends], kind),
-            ]
-        )
-        for which, side in (("lower", "min"), ("upper", "max"))
-    ]
-    counted = pc.struct_field(entries["null_count"].combine_chunks(), top.column)
-    file_nulls = np.asarray(pc.fill_null(counted, fill_value=-1))
-    nulls = np.concatenate([file_nulls, [b.column(top.column).null_count for b in live]])
-    rows = np.concatenate([_undeleted(entries), [batch.num_rows for batch in live]])
-    sure = np.where(nulls < 0, 0, rows - nulls)
-    worst, best = bounds if top.descending else bounds[::-1]
+    least, most, nulls = (
+        _of_pieces(entries, zones, which, str(top.column))
+        for which in ("lower", "upper", "null_count")
+    )
+    nulls = np.asarray(pc.fill_null(nulls, fill_value=-1))
+    sure = np.where(nulls < 0, 0, np.concatenate([_undeleted(entries), zones.rows]) - nulls)
+    worst, best = (least, most) if top.descending else (most, least)
     direction = "descending" if top.descending else "ascending"
     order = pc.array_sort_indices(worst, order=direction)  # unknown ones come last
     order = order.filter(pc.is_valid(worst.take(order)))
@@ -154,6 +144,13 @@ def _within(
     reaches = pc.greater_equal(best, limit) if top.descending else pc.less_equal(best, limit)
     keep = np.asarray(pc.fill_null(reaches, fill_value=True))
     return keep | (nulls != 0) if top.nulls_first else keep
+
+
+def _of_pieces(entries: pa.Table, zones: Zones, which: str, column: str) -> pa.Array:
+    """What is known of a column, first of files, then of live rows."""
+    files = pc.struct_field(entries[which].combine_chunks(), column)
+    live = zones.field(which, column) if len(zones.rows) else None
+    return files if live is None else pa.concat_arrays([files, live])
 
 
 def _undeleted(entries: pa.Table) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Random conditions give the same rows whether files are left out or not.
+"""Random conditions give the same rows whether files, or live rows, are left out or not.
 
 Over a table whose columns and whose partition spec changed again and again, with rows deleted in
 every way: each file is pruned by its own spec, its bounds and its counts. ``K2_FUZZ=1`` draws a
@@ -41,8 +41,10 @@ from support_lake import sqlite_properties
 
 from catalog.lake import Lake
 from catalog.prune import surviving
+from catalog.scan import empty_listing
 from catalog.segments import LiveReader
 from catalog.tables import Tables
+from catalog.zones import passing
 from flight_server.engine import Engine, Options, Statement
 from flight_server.limits import Limits
 
@@ -145,6 +147,7 @@ class Evolved:
 
     engine: Engine
     context: SessionContext
+    rows: pa.Table
     draw: random.Random = field(default_factory=lambda: random.Random(7))
     asked: int = 0
     files: int = 0
@@ -177,8 +180,10 @@ def evolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evolved]:
     try:
         plan = engine.plan(Statement("select * from ticks"), OPTIONS)
         context = _context()
-        context.register_record_batches("whole", [engine.stream(plan).read_all().to_batches()])
-        yield Evolved(engine, context)
+        rows = engine.stream(plan).read_all().unify_dictionaries()
+        context.register_record_batches("whole", [rows.to_batches()])
+        empty_listing(rows.schema, context)
+        yield Evolved(engine, context, rows)
     finally:
         engine.close()
         lake.close()
@@ -339,6 +344,48 @@ def condition(draw: random.Random, depth: int = 2) -> str:
 @examples(100)
 def test_pruning_never_shows(evolved: Evolved, seed: int) -> None:
     evolved.check(condition(random.Random(seed)))
+
+
+#: Few enough for many zones, too many for the last ones to be full.
+ZONE = 7
+
+
+def left(evolved: Evolved, where: str, live: tuple[pa.RecordBatch, ...]) -> int:
+    """Rows of the zones that stay, after a look at what the condition makes of them."""
+    plan = evolved.context.sql(f"select id from files where {where}").optimized_logical_plan()
+    while type(plan.to_variant()).__name__ != "TableScan":
+        if not plan.inputs():
+            return sum(batch.num_rows for batch in live)  # the engine knows that no row passes
+        [plan] = plan.inputs()
+    kept = passing(live, [plan.to_variant().filters()], ZONE)
+    evolved.context.register_record_batches("zones", [list(kept) or [live[0].slice(0, 0)]])
+    found, wanted = (
+        sorted(
+            evolved.context.sql(f"select id from {table} where {where}").to_pydict().get("id", [])
+        )
+        for table in ("zones", "whole")
+    )
+    evolved.context.deregister_table("zones")
+    assert found == wanted, where
+    return sum(batch.num_rows for batch in kept)
+
+
+@given(st.integers(0, 2**62))
+@examples(100)
+def test_zones_never_show(evolved: Evolved, seed: int) -> None:
+    """Live rows, in batches of any size, the smallest not cut into zones."""
+    draw = random.Random(seed)
+    order = draw.choice(["id", "k", "symbol", "t", "d", "p"])
+    rows = evolved.rows.sort_by(order).combine_chunks()
+    live = tuple(rows.to_batches(max_chunksize=draw.randrange(3, 60)))
+    left(evolved, condition(draw), live)
+
+
+def test_conditions_do_leave_zones_out(evolved: Evolved) -> None:
+    draw = random.Random(1)
+    live = tuple(evolved.rows.sort_by("k").combine_chunks().to_batches(max_chunksize=50))
+    rows = [left(evolved, f"k > {draw.randrange(-12, 12)}", live) for _ in range(10)]
+    assert sum(rows) < evolved.rows.num_rows * 8
 
 
 def test_conditions_do_leave_files_out(evolved: Evolved) -> None:
