@@ -147,14 +147,19 @@ def set_keys(layout: Layout, **keys: object) -> None:
 #: Role → the most memory that a process of it ever had resident since the dictionary was cleared.
 peaks: dict[str, int] = {}
 
+#: What :func:`running` has started and not ended.
+_started: list[tuple[Layout, Process]] = []
+
 
 @contextlib.contextmanager
 def running(layout: Layout, *arguments: str) -> Iterator[Process]:
     """A ``k2`` process for the length of the block; notes its :data:`peaks` (on Linux)."""
     process = Process(layout, arguments)
+    _started.append((layout, process))
     try:
         yield process
     finally:
+        _started.remove((layout, process))
         for role in ("server", "ingest"):
             pid = pid_of(layout, role)
             if pid is not None:
@@ -181,10 +186,12 @@ def wait_for(layout: Layout, *, visible: int = 0, committed: int = 0) -> float:
 
     Raises:
         TimeoutError: it took longer than :data:`PATIENCE_S`.
-        RuntimeError: the table was stopped.
+        RuntimeError: the table was stopped, or a process of this layout ended.
     """
     limit = time.perf_counter() + PATIENCE_S
     while time.perf_counter() < limit:
+        if any(of == layout and process.code is not None for of, process in _started):
+            raise RuntimeError(f"a process ended: {logs(layout)}")
         now = manifest(layout)
         if now is not None:
             if now.state == "stopped":

@@ -24,13 +24,15 @@ from catalog.offsets import TopicPartition as Place
 
 #: How the client says where what is left of an epoch ends; below 0: nothing is.
 _END = re.compile(r"broker end offset is (-?\d+)")
-#: To fetch no more than it takes to learn that a position is still good.
-_LEAST = {
+#: To fetch little more than it takes to learn that a position is still good. The bounds are for
+#: what lies in the client's queue: where they hold less than an answer of each partition, some of
+#: them are asked again and again, and others never.
+_LITTLE = {
     "enable.partition.eof": True,
     "isolation.level": "read_uncommitted",
-    "fetch.message.max.bytes": 1,
+    "fetch.message.max.bytes": 16 * 1024,
+    "fetch.max.bytes": 4 * 1024 * 1024,
     "fetch.wait.max.ms": 1,
-    "queued.min.messages": 1,
 }
 
 
@@ -70,7 +72,7 @@ def cuts(
         properties: of the client.
         positions: what was read up to; of existing partitions.
         leaders: the epochs at which that was read. A partition without one is not asked about.
-        timeout_s: longest wait, in seconds.
+        timeout_s: longest wait for the next partition's answer, in seconds.
 
     Raises:
         BrokerUnavailable: no answer.
@@ -84,14 +86,15 @@ def cuts(
         return Offsets()
     log = ClientLog()
     consumer = Consumer(
-        {**consumer_properties(properties, None), **_LEAST, "error_cb": log.failed}, logger=log
+        {**consumer_properties(properties, None), **_LITTLE, "error_cb": log.failed}, logger=log
     )
     try:
         consumer.assign(list(asked.values()))
         return _answers(consumer, {*asked}, timeout_s)
     except (KafkaException, TimeoutError) as error:
+        why = "; ".join(filter(None, (reason_of(error), log.last)))
         raise BrokerUnavailable(
-            f"no Kafka broker says whether the log was cut off ({reason_of(error)}; {log.last}): "
+            f"no Kafka broker says whether the log was cut off ({why}): "
             "check kafka.bootstrap.servers, the network and the broker"
         ) from error
     finally:
@@ -99,22 +102,28 @@ def cuts(
 
 
 def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
-    """One answer of each partition: a record, the log's end, or an error at its position."""
+    """One answer of each partition: a record, the log's end, or an error at its position.
+
+    A partition that has answered is paused, or what else it holds would come before the others.
+    """
     found: dict[Place, int] = {}
     until_s = time.monotonic() + timeout_s
     while left:
         message = consumer.poll(max(0.0, until_s - time.monotonic()))
         if message is None:
-            raise TimeoutError("no answer in time")
+            asked = ", ".join(map(name_of, sorted(left)[:3]))
+            raise TimeoutError(f"no answer in time for {len(left)} partitions: {asked}")
         error, topic, partition = message.error(), message.topic(), message.partition()
-        if topic is None or partition is None:
-            continue  # about the connection
+        if topic is None or partition is None or (topic, partition) not in left:
+            continue  # about the connection, or once more
         end = None if error is None else cut_at(error)
         if error is not None and end is None and not _is_settled(error):
             raise KafkaException(error)
         if end is not None:
             found[topic, partition] = end
+        consumer.pause([TopicPartition(topic, partition)])
         left.discard((topic, partition))
+        until_s = time.monotonic() + timeout_s
     return Offsets(found)
 
 

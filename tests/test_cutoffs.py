@@ -65,6 +65,20 @@ def test_a_log_is_asked_where_an_epoch_ends(log: Log) -> None:
         cuts({"bootstrap.servers": "127.0.0.1:9"}, at(5), KNOWN, 0.2)
 
 
+def test_every_partition_answers_however_many_there_are(kafka: Broker) -> None:
+    """Each is asked until it has answered, whatever the others hold."""
+    log = Log(kafka, kafka.create_topic(24), 24)
+    log.write(24 * 50)
+    places = [(log.topic, partition) for partition in range(24)]
+    leaders = Offsets(dict.fromkeys(places, 0))
+    for position in (1, 50):  # much is left of each, or nothing
+        positions = Offsets(dict.fromkeys(places, position))
+        assert cuts(kafka.properties, positions, leaders, 4.0) == Offsets()
+    ahead = Offsets({**dict.fromkeys(places, 50), places[7]: 60})
+    found = cuts(kafka.properties, ahead, leaders, 4.0)
+    assert found == Offsets({places[7]: 50})
+
+
 def test_a_client_that_words_it_in_another_way_stops_reading(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
