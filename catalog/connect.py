@@ -195,11 +195,14 @@ def _open(name: str, properties: Mapping[str, str], timeout_s: float) -> Catalog
 
 
 def _load(name: str, properties: Mapping[str, str]) -> Catalog:
-    """Pyiceberg's own loading, twice: two processes that create a SQL catalog's tables collide."""
-    try:
-        return load_catalog(name, **properties)
-    except SQLAlchemyError:
-        return load_catalog(name, **properties)
+    """Pyiceberg's own loading, again for each of the two tables that a SQL catalog makes.
+
+    Two processes that open a new catalog at once may collide at both.
+    """
+    for _ in range(2):
+        with contextlib.suppress(SQLAlchemyError):
+            return load_catalog(name, **properties)
+    return load_catalog(name, **properties)
 
 
 def _probe(properties: Mapping[str, str], location: str) -> None:

@@ -55,13 +55,19 @@ def head_of(table: Table, snapshot_id: int | None = None, *, marked: bool = True
         VersionGone: the metadata no longer names ``snapshot_id``.
         MarkerLost: see :func:`recorded_marker`.
     """
-    metadata = table.metadata
+    return head_at(table.metadata, table.metadata_location, snapshot_id, marked=marked)
+
+
+def head_at(
+    metadata: TableMetadata, location: str, snapshot_id: int | None, *, marked: bool
+) -> Head:
+    """The same of the metadata file at ``location``."""
     snapshot = snapshot_at(metadata, snapshot_id)
     schema_id = metadata.current_schema_id
     if snapshot_id is not None and snapshot is not None and snapshot.schema_id is not None:
         schema_id = snapshot.schema_id
     return Head(
-        metadata_location=table.metadata_location,
+        metadata_location=location,
         table_uuid=str(metadata.table_uuid),
         snapshot_id=None if snapshot is None else snapshot.snapshot_id,
         marker=recorded_marker(metadata, snapshot_id) if marked else None,
@@ -86,12 +92,17 @@ def snapshot_at(metadata: TableMetadata, snapshot_id: int | None) -> Snapshot | 
 
 def ancestry(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
     """``snapshot`` and its ancestors, newest first, as far as the metadata knows them."""
-    seen: set[int] = set()  # a damaged file must not make us walk for ever
-    while snapshot is not None and snapshot.snapshot_id not in seen:
-        seen.add(snapshot.snapshot_id)
+    # Each is found once: the metadata's own search looks at all of them for each step. And a
+    # damaged file must not make us walk for ever.
+    left: dict[int, Snapshot] | None = None
+    while snapshot is not None:
         yield snapshot
-        parent = snapshot.parent_snapshot_id
-        snapshot = None if parent is None else metadata.snapshot_by_id(parent)
+        if (parent := snapshot.parent_snapshot_id) is None:
+            return
+        if left is None:
+            left = {each.snapshot_id: each for each in metadata.snapshots}
+            left.pop(snapshot.snapshot_id, None)
+        snapshot = left.pop(parent, None)
 
 
 def recorded_marker(metadata: TableMetadata, snapshot_id: int | None = None) -> Marker | None:

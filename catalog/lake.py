@@ -28,7 +28,7 @@ from catalog.heads import Head, head_of, recorded_marker
 from catalog.iceberg_schema import plain_schema
 from catalog.intents import Claim, Flush, Intent, Staged
 from catalog.lake_reader import LakeReader
-from catalog.listing import all_namespaces, located_tables
+from catalog.listing import all_namespaces, located_table, located_tables
 from catalog.offsets import Marker, Offsets, TopicIdentity, refuse_recreated
 from catalog.rereading import FileRequest
 from catalog.schemas import OFFSET, PARTITION, TOPIC
@@ -118,7 +118,13 @@ class Lake(LakeReader):
             MarkerLost: the table's positions cannot be proved.
             VersionGone: ``snapshot_id`` is expired.
         """
-        return head_of(self.load(name), snapshot_id, marked=marked)
+        with lake_errors(f"loading table {name}"):
+            location = located_table(self._catalog, name)
+        known = None if location is None else self._versions.found(location)
+        if known is None:
+            location = self.load(name).metadata_location
+            known = self._versions.at(name, location, snapshot_id)
+        return known.head(str(location), snapshot_id, marked=marked)
 
     def ensure_table(
         self, spec: TableSpec, arrow_schema: pa.Schema, first: pa.Schema | None = None

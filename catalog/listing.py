@@ -1,4 +1,4 @@
-"""Every table of a catalog in one question, where its kind of catalog can be asked so.
+"""Where tables' metadata files are, in one question where the catalog's kind can be asked so.
 
 A SQL catalog keeps a row per table with the place of its metadata file, and a metadata file never
 changes: whoever remembers what it said needs to read it once. pyiceberg's own calls read a table at
@@ -29,15 +29,31 @@ def located_tables(catalog: Catalog) -> dict[TableName, str] | None:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the catalog did not answer.
     """
-    if not isinstance(catalog, SqlCatalog):
-        return None
+    return _located(catalog, None) if isinstance(catalog, SqlCatalog) else None
+
+
+def located_table(catalog: Catalog, name: TableName) -> str | None:
+    """One table's current metadata file; None: as before, or there is no such table.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the catalog did not answer.
+    """
+    return _located(catalog, name).get(name) if isinstance(catalog, SqlCatalog) else None
+
+
+def _located(catalog: SqlCatalog, name: TableName | None) -> dict[TableName, str]:
     rows = select(
         IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location
     ).where(IcebergTables.catalog_name == catalog.name)
+    if name is not None:
+        rows = rows.where(
+            IcebergTables.table_namespace == name.namespace,
+            IcebergTables.table_name == name.table,
+        )
     # As pyiceberg's list_tables does: views that others wrote are no tables.
     tables_only = catalog._iceberg_type_filter()  # noqa: SLF001  # the version is pinned
     if tables_only is not None:
         rows = rows.where(tables_only)
     with catalog.engine.connect() as connection:
         found = connection.execute(rows).all()
-    return {TableName(namespace, name): place for namespace, name, place in found if place}
+    return {TableName(space, table): place for space, table, place in found if place}

@@ -22,6 +22,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from catalog.connect import lake_errors
 from catalog.errors import FileMissing, LakeUnavailable, TableNotFound, VersionGone
+from catalog.heads import Head, head_at
 from catalog.iceberg_schema import plain_schema
 from catalog.offsets import POSITIONS_KEY, REPAIR_KEY
 from catalog.spec import TableName
@@ -68,6 +69,9 @@ class Version:
     _columns: dict[tuple[int | None, bool], pa.Schema] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _heads: dict[tuple[int | None, bool], Head] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def columns(self, schema_id: int | None, *, ids: bool = False) -> pa.Schema:
         """The columns by one of the table's schemas in plain types, the same object each time.
@@ -84,6 +88,14 @@ class Version:
         if found is None:
             found = plain_schema(schema_of(self.metadata, schema_id), ids=ids)
             self._columns[schema_id, ids] = found
+        return found
+
+    def head(self, location: str, snapshot_id: int | None, *, marked: bool) -> Head:
+        """See :func:`catalog.heads.head_of`; worked out once, over snapshots by the thousand."""
+        found = self._heads.get((snapshot_id, marked))
+        if found is None:
+            found = head_at(self.metadata, location, snapshot_id, marked=marked)
+            self._heads[snapshot_id, marked] = found
         return found
 
 
@@ -127,8 +139,15 @@ class Versions:
             if known is not None and known.io.properties == table.io.properties:
                 table.io = known.io
             self._stores[name] = _Store.loaded(table.io, time.time())
-            self._found[table.metadata_location] = Version(table.metadata, table.io)
+            found = self._found.get(table.metadata_location)
+            if found is None or found.io is not table.io:
+                self._found[table.metadata_location] = Version(table.metadata, table.io)
         return table
+
+    def found(self, location: str) -> Version | None:
+        """The metadata file, if it has been read."""
+        with self._lock:
+            return self._found.get(location)
 
     def store(self, name: TableName) -> FileIO:
         """The store of the table's newest load, with credentials that go on for a while.

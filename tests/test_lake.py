@@ -405,6 +405,28 @@ def test_old_metadata_files_are_tidied_away(place: Place, lake: Lake) -> None:
     assert len(list(folder.rglob("*.metadata.json"))) == 4
 
 
+def test_a_head_that_has_not_moved_is_not_read_again(
+    place: Place, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SQL catalog says where the metadata are; who has read them knows the head."""
+    lake.ensure_table(SPEC, SCHEMA)
+    loaded: list[object] = []
+    load = lake.load
+    monkeypatch.setattr(lake, "load", lambda name: loaded.append(name) or load(name))
+    first = lake.head(SPEC.name)
+    assert lake.head(SPEC.name) is first
+    assert loaded == []
+    writer = Writer.claiming(place, "a")
+    writer.commit(None, writer.target(1))
+    moved = lake.head(SPEC.name)
+    assert moved.metadata_location != first.metadata_location
+    assert lake.head(SPEC.name) is moved
+    assert loaded == [SPEC.name]
+    place.foreign().drop_table(str(SPEC.name))
+    with pytest.raises(TableNotFound):
+        lake.head(SPEC.name)
+
+
 def test_snapshots_and_files_for_people(place: Place, lake: Lake) -> None:
     lake.ensure_table(SPEC, SCHEMA)
     writer = Writer.claiming(place, "a")

@@ -16,7 +16,14 @@ from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.sorting import SortOrder
 
 from catalog.errors import MarkerLost, VersionGone
-from catalog.heads import in_history, is_truncated, marker_property, only_fed, recorded_marker
+from catalog.heads import (
+    ancestry,
+    in_history,
+    is_truncated,
+    marker_property,
+    only_fed,
+    recorded_marker,
+)
 from catalog.offsets import MARKER_PROPERTY, REPAIR_KEY, Marker, Offsets, marker_to_summary
 
 
@@ -107,6 +114,25 @@ def test_a_marker_that_is_told_is_the_newest_of_the_whole_history(history: Histo
         assert history.expired, "a whole history is never refused"
         return
     assert told == history.truth
+
+
+def test_a_long_history_is_walked_in_steps_that_do_not_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10,000 snapshots took eight seconds: each step looked at all of them."""
+    metadata = History((False,) * 50).metadata()
+    asked: list[int] = []
+    monkeypatch.setattr(TableMetadataV2, "snapshot_by_id", lambda _, number: asked.append(number))
+    walked = [snapshot.snapshot_id for snapshot in ancestry(metadata, metadata.snapshots[-1])]
+    assert walked == list(range(50, 0, -1))
+    assert asked == []
+
+
+def test_a_history_that_bites_its_tail_ends() -> None:
+    metadata = History((False,) * 3).metadata()
+    metadata.snapshots[0] = metadata.snapshots[0].model_copy(update={"parent_snapshot_id": 3})
+    walked = [snapshot.snapshot_id for snapshot in ancestry(metadata, metadata.snapshots[-1])]
+    assert walked == [3, 2, 1]
 
 
 @settings(max_examples=400, deadline=None)
