@@ -35,7 +35,7 @@ from catalog.schemas import OFFSET, PARTITION, TOPIC
 from catalog.spec import TableName, TableSpec
 from catalog.stores import StoreOptions
 from catalog.tallies import Tallies, tallies_of
-from catalog.versions import Versions
+from catalog.versions import Version, Versions
 
 __all__ = ["FileRequest", "Head", "Lake", "Staged", "StoreOptions"]
 
@@ -121,10 +121,11 @@ class Lake(LakeReader):
         with lake_errors(f"loading table {name}"):
             location = located_table(self._catalog, name)
         known = None if location is None else self._versions.found(location)
-        if known is None:
-            location = self.load(name).metadata_location
-            known = self._versions.at(name, location, snapshot_id)
-        return known.head(str(location), snapshot_id, marked=marked)
+        if location is None or known is None:
+            table = self.load(name)
+            location = table.metadata_location
+            known = self._versions.found(location) or Version(table.metadata, table.io)
+        return known.head(location, snapshot_id, marked=marked)
 
     def ensure_table(
         self, spec: TableSpec, arrow_schema: pa.Schema, first: pa.Schema | None = None

@@ -170,7 +170,8 @@ class Metadata:
     last_column_id = 0
 
     def __init__(self, lake: Lake) -> None:
-        self._nodes = {one.id: _node(one) for one in lake.snaps}
+        self.snapshots = [_node(one) for one in lake.snaps]
+        self._nodes = {one.snapshot_id: one for one in self.snapshots}
         self._head = lake.head
         self.properties = {MARKER_PROPERTY: marker_property(lake.copy[0], marker(lake.copy[1]))}
 
