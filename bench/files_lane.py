@@ -6,7 +6,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,21 @@ def lane(stage: Stage) -> list[Figure]:
             say(f"files: a table of {count:,} data files")
             tables[f"files_{count}"] = filled(catalog, f"files_{count}", count)
         with running(layout, "serve", "--no-ingest"), connected(layout) as connection:
-            asks = {name: _ours(connection, name) for name in tables}
+            cursor = connection.cursor()
+            asks = {name: _ours(lambda: nullcontext(cursor), name) for name in tables}
             first = {name: _cost_ms(ask, 0) for name, ask in asks.items()}
             warm = _warm_ms(asks, counts)
+            anew = _warm_ms({name: _ours(connection.cursor, name) for name in tables}, counts)
+            least = _least_ms(cursor)
             more = {name: _after_commit_ms(table, asks[name]) for name, table in tables.items()}
         peers = _peer_ms(tables, counts)
-    return _figures(counts, first, warm, more, peers)
+    figures = _figures(counts, first, warm, more, peers)
+    name, count = f"files_{counts[-1]}", f"one file of {counts[-1]:,} through ADBC, warm"
+    return [
+        *figures,
+        Figure(f"{count}, p50", warm[name], "ms", "`select 1`, the same cursor", least),
+        Figure(f"{count}, a new cursor each time, p50", anew[name], "ms"),
+    ]
 
 
 def _figures(
@@ -97,9 +106,11 @@ def _catalog(layout: Layout) -> SqlCatalog:
 # --- what is asked ------------------------------------------------------------------------------
 
 
-def _ours(connection: flightsql.Connection, name: str) -> Callable[[int], pa.Table]:
+def _ours(
+    made: Callable[[], AbstractContextManager[flightsql.Cursor]], name: str
+) -> Callable[[int], pa.Table]:
     def ask(number: int) -> pa.Table:
-        with connection.cursor() as cursor:
+        with made() as cursor:
             cursor.execute(f"select * from {NAMESPACE}.{name} where column_0 = {number}")
             found = cursor.fetch_arrow_table()
         assert found["column_0"].to_pylist() in ([number], [])
@@ -130,6 +141,17 @@ def _warm_ms(asks: Asks, counts: Sequence[int]) -> dict[str, float]:
             if turn:
                 times[name].append(cost)
     return {name: quantile(found, 0.5) for name, found in times.items()}
+
+
+def _least_ms(cursor: flightsql.Cursor) -> float:
+    """What a statement costs that reads nothing."""
+    times = []
+    for _ in range(ROUNDS * PLACES):
+        began = time.perf_counter()
+        cursor.execute("select 1")
+        assert cursor.fetchall() == [(1,)]
+        times.append((time.perf_counter() - began) * 1000)
+    return quantile(times, 0.5)
 
 
 def _after_commit_ms(table: Table, ask: Callable[[int], pa.Table]) -> float:

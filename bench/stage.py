@@ -90,7 +90,7 @@ class Stage:
             "s3.path-style-access": "true",
         }
         text = layout.config.read_text()
-        local = f'warehouse = "file://{layout.folder / "lake"}"'
+        local = f'"warehouse" = "file://{layout.folder / "lake"}"'
         assert local in text
         far = "\n".join(f'"{key}" = "{value}"' for key, value in properties.items())
         layout.config.write_text(text.replace(local, far))

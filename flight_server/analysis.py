@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from datafusion.expr import Expr
 from datafusion.plan import LogicalPlan
 
 from flight_server.known import Fact, facts_of
@@ -38,6 +39,8 @@ CLOCK_WORDS = frozenset(
 )
 #: Functions whose value is another one at each call, or at each planning.
 VOLATILE_WORDS = CLOCK_WORDS | {"random", "rand", "uuid", "input_file_name", "file_row_index"}
+#: Expressions that have nothing inside, though the engine says that they are their own operand.
+WITHOUT_PARTS = frozenset({"Column", "Literal", "Placeholder", "ScalarVariable"})
 #: Steps that give the same rows for a part of the input as for that part of the whole.
 ROW_BY_ROW = frozenset({"Projection", "Filter", "SubqueryAlias", "TableScan"})
 #: Steps that show values as they are, or make others of them; a filter says which it judges by.
@@ -106,8 +109,14 @@ def is_divisible(plans: Sequence[LogicalPlan], words: frozenset[str]) -> bool:
     return True
 
 
-def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
-    """What an optimized plan reads, reference by reference."""
+def reads_of(plan: LogicalPlan, scope: Scope, *, unbound_join: bool) -> Reads:
+    """What an optimized plan reads, reference by reference.
+
+    Args:
+        plan: the first set of values'.
+        scope: what its names mean.
+        unbound_join: see :func:`has_unbound_join`, of each set of values.
+    """
     scans: dict[Reference, list[tuple[Any, ...]]] = {}
     touched: dict[Reference, Touched] = {}
     judgements = _judgements(plan)
@@ -121,11 +130,16 @@ def reads_of(plan: LogicalPlan, scope: Scope) -> Reads:
     hidden = len(_SCAN_LINE.findall(text)) != sum(map(len, scans.values()))
     return Reads(
         None if hidden else MappingProxyType({at: tuple(found) for at, found in scans.items()}),
-        bool(_UNBOUND_JOIN.search(text)),
+        unbound_join,
         top=None if hidden else top_of(plan),
         facts=None if hidden else facts_of(plan),
         touched=None if hidden else MappingProxyType(touched),
     )
+
+
+def has_unbound_join(plan: LogicalPlan) -> bool:
+    """Whether some join of an optimized plan has no equality."""
+    return bool(_UNBOUND_JOIN.search(plan.display_indent()))
 
 
 def _judgements(plan: LogicalPlan) -> str | None:
@@ -166,6 +180,25 @@ def walk(plan: LogicalPlan) -> Iterator[LogicalPlan]:
     yield plan
     for child in plan.inputs():
         yield from walk(child)
+
+
+def conditions(node: LogicalPlan) -> Iterator[Expr]:
+    """What lets a step's rows through where it is true, and only there; a join's keys aside."""
+    variant = _variant(node)
+    match type(variant).__name__:
+        case "Filter":
+            yield variant.predicate()
+        case "TableScan":
+            yield from variant.filters()
+        case "Join" if (condition := variant.filter()) is not None:
+            yield condition
+
+
+def without_casts(expression: Expr) -> Expr:
+    """What a value is made of, its type and its name aside."""
+    while expression.variant_name() in {"Alias", "Cast", "TryCast"}:
+        [expression] = expression.rex_call_operands()
+    return expression
 
 
 def _variant(node: LogicalPlan) -> Any:

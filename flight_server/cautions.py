@@ -15,12 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
-from flight_server.analysis import walk
+from flight_server.analysis import walk, without_casts
 from flight_server.contexts import WITHOUT
 from flight_server.protocol.errors import Unimplemented
 
@@ -40,18 +41,44 @@ _KEYLESS = MappingProxyType({WITHOUT: "extract_equijoin_predicate"})
 _VALUES = MappingProxyType(
     {"datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery": "false"}
 )
+#: The filter that the first rows make of themselves is pushed through a projection above a join to
+#: the second of two columns of one name.
+_TOPPED = MappingProxyType({"datafusion.optimizer.enable_topk_dynamic_filter_pushdown": "false"})
+#: A column that is one value in each part of a union is no key of the parts' sorts; yet each part
+#: leaves out what is beyond the first rows that another one has found.
+_UNITED = MappingProxyType({"datafusion.optimizer.repartition_sorts": "false"})
 #: The first of some groups are kept in a heap that fails on a NaN.
 _HEAP = MappingProxyType({"datafusion.optimizer.enable_topk_aggregation": "false"})
 
-_CONDITION = re.compile(r"^\s*(?!Inner)\w+ Join: .* Filter: ", re.MULTILINE)
+#: What the engine says where its estimate of a filter's share of rows left 0 to 1: the bounds of a
+#: timestamp that is cast to a date are whole days to it, more than the column has.
+_MISESTIMATED = "Selectivity is out of limit"
+
+#: Settings that change what the optimizer makes of a statement.
+LOGICAL = frozenset({WITHOUT, *_VALUES})
+
+_CONDITION = re.compile(r"^\s*(?:Inner Join: \S|(?!Inner)\w+ Join: ).* Filter: ", re.MULTILINE)
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 _VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
 _KEYS = re.compile(r" Join: .+ = .+, .+ = ")
+#: Of two columns: a literal makes no key of a join.
+_SAME = re.compile(r" IS NOT DISTINCT FROM (?!(?:CAST\()?(?:NULL|[A-Z]\w*\())")
+#: A join for NOT IN, which needs its key.
+_NULL_AWARE = re.compile(r"^\s*\w+ Join: .* null_aware$", re.MULTILINE)
+#: Steps that give as many rows as they take …
+_THROUGH = re.compile(r"(?:SubqueryAlias|Projection): |Sort: (?!.* fetch=1$)")
+#: … and those that give one.
+_ONE_ROW = re.compile(
+    r"Aggregate: groupBy=\[\[\]\]|(?:Limit|Sort): .*\bfetch=1$|EmptyRelation: rows=1$"
+)
+_UNION = re.compile(r"^\s*Union$", re.MULTILINE)
 _TOP = re.compile(r"^\s*Sort: .+ fetch=", re.MULTILINE)
 
 
 def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
     """The engine's settings under which a statement is answered right; mostly none.
+
+    Those in :data:`LOGICAL` make another plan, which is to be looked at again.
 
     Args:
         context: the plans'.
@@ -59,8 +86,35 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         plan: the same, optimized.
 
     Raises:
-        Unimplemented: a right join that neither way of joining gets right.
+        Unimplemented: a right join that neither way of joining gets right; NOT IN beside keys in
+            which null equals null; a value of a sub-query that may have several rows, where the
+            engine would take all of them; how many values a constant has.
     """
+    if any(map(_counts_a_constant, walk(plan))):
+        raise Unimplemented(
+            "count(DISTINCT c) of a column that is one constant would be 1 where there is no row:"
+            " write count(*) > 0, or count what is not constant"
+        )
+    if any(_may_be_many(context, node) for node in walk(plan)):
+        raise Unimplemented(
+            "the sub-query of a value may give several rows: write (SELECT max(x) …), or LIMIT 1"
+        )
+    found = _where_names_meet(context, plan)
+    if _RIGHT.items() <= found.items() and _CONDITION.search(plan.display_indent()):
+        raise Unimplemented(
+            "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
+            " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
+        )
+    return {**found, **_where_nulls_equal(planned, plan), **_where_first(context, plan)}
+
+
+def together(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Both; without their keys, joins are made flat safely, too."""
+    return {**settings, **more, **(_KEYLESS if _KEYLESS.items() <= settings.items() else {})}
+
+
+def _where_names_meet(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+    """What joins of columns with one name want."""
     text = plan.display_indent()
     joins = text.count(" Join: ")
     found: dict[str, str] = {}
@@ -70,20 +124,74 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         found |= _VALUES
     if joins > 1:
         found |= _CHAINED
-    if found and not any(_names_twice(context, node) for node in walk(plan)):
-        found = {}
-    if _RIGHT.items() <= found.items() and _CONDITION.search(text):
-        raise Unimplemented(
-            "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
-            " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
-        )
+    if " Join:" in text and _TOP.search(text):
+        found |= _TOPPED
+    return found if found and any(_names_twice(context, node) for node in walk(plan)) else {}
+
+
+def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
+    """What joins want in which null equals null."""
+    text = plan.display_indent()
+    joins = text.count(" Join: ")
     said = planned.display_indent() if joins else ""
-    if " IS NOT DISTINCT FROM " in said:
-        mixed = " = " in said and (joins > 1 or _KEYS.search(text))
-        found |= _KEYLESS if mixed else _FLAT
-    if _TOP.search(text) and any(_groups_floats(context, node) for node in walk(plan)):
-        found |= _HEAP
-    return found
+    if not _SAME.search(said):
+        return {}
+    if " = " not in said or (joins == 1 and not _KEYS.search(text)):
+        return _FLAT
+    if _NULL_AWARE.search(text):
+        raise Unimplemented(
+            "NOT IN over a sub-query beside IS NOT DISTINCT FROM and further joins would lose"
+            " nulls: write NOT EXISTS (SELECT 1 FROM … WHERE b.x = a.x) for the NOT IN"
+        )
+    return _KEYLESS
+
+
+def _where_first(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+    """What the first rows by some order want."""
+    text = plan.display_indent()
+    if not _TOP.search(text):
+        return {}
+    united = _UNITED if _UNION.search(text) else {}
+    grouped = _HEAP if any(_groups_floats(context, node) for node in walk(plan)) else {}
+    return {**united, **grouped}
+
+
+def _counts_a_constant(node: LogicalPlan) -> bool:
+    """Whether the engine takes the number of values from statistics that do not mind the rows."""
+    shown = node.display()
+    if not shown.startswith("Aggregate: groupBy=[[]]") or "count(DISTINCT " not in shown:
+        return False
+    [below] = node.inputs()
+    while below.display().startswith("SubqueryAlias: "):
+        [below] = below.inputs()
+    variant: Any = below.to_variant()
+    if type(variant).__name__ != "Projection":
+        return False
+    for expression in variant.projections():
+        name = re.escape(expression.canonical_name().rpartition(" AS ")[2])
+        constant = without_casts(expression).variant_name() == "Literal"
+        if constant and re.search(rf"count\(DISTINCT (?:[^()]*\.)?\"?{name}\"?\)", shown):
+            return True
+    return False
+
+
+def _may_be_many(context: SessionContext, node: LogicalPlan) -> bool:
+    """Whether this is a sub-query that stands for one value, to be joined, and may have more.
+
+    One that refers to what is outside has further columns, by which it is joined.
+    """
+    if not node.display().startswith("SubqueryAlias: __scalar_sq_"):
+        return False
+    if len(context.create_dataframe_from_logical_plan(node).schema().names) > 1:
+        return False
+    while _THROUGH.match(node.display()):
+        [node] = node.inputs()
+    return not _ONE_ROW.match(node.display())
+
+
+def misestimated(error: Exception) -> bool:
+    """Whether the engine could not plan because of what files say of their columns' bounds."""
+    return _MISESTIMATED in str(error)
 
 
 def may_join(planned: LogicalPlan) -> bool:

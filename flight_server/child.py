@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from flight_server.exits import ExitCode
-from flight_server.lean import without_pandas
+from flight_server.lean import without_huge_pages, without_pandas
 from flight_server.lifeline import await_turn, stop_on_signals, watch
 from flight_server.logs import log_to_stderr
 
@@ -52,6 +52,8 @@ def run(role: Callable[[], int]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """The process; its exit code."""
     without_pandas()
+    if arguments[0] == "server":
+        without_huge_pages()
     log_to_stderr()
     module, function = ROLES[arguments[0]]
     role = getattr(importlib.import_module(module), function)

@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import pyarrow as pa
 from datafusion import DataFrame, RecordBatchStream, SessionContext
-from datafusion.plan import LogicalPlan
 
 from catalog.offsets import Offsets
 from catalog.pins import PinKey
@@ -23,17 +22,18 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
-from flight_server.cautions import cautions, may_join, real_schema
+from flight_server.cautions import real_schema
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
 from flight_server.explain import explained, versions
-from flight_server.hybrid import Store
 from flight_server.interrupt import Watchdog
+from flight_server.judging import Planner, judged
 from flight_server.limits import Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
-from flight_server.nulls import require_joined, require_nulls_kept
+from flight_server.nulls import require_nulls_kept
 from flight_server.plans import Options, Plan, Prepared, Statement
+from flight_server.readers import Store
 from flight_server.results import ResultStream, Work
 from flight_server.shapes import Shape, Shapes, names_of
 from flight_server.shares import Share, divide
@@ -41,12 +41,12 @@ from flight_server.sqltext import SqlText, read
 from flight_server.substrait import read_plan
 from flight_server.tuning import batches_for, may_be_views
 from flight_server.wire import wire_schema
-from flight_server.zeros import mended
 
 __all__ = ["Engine", "Listed", "Options", "Plan", "ResultStream", "Statement"]
 
 _NO_ENDS: Mapping[TableName, Offsets] = MappingProxyType({})
 _NEVER = Deadline()
+_PLAIN: Mapping[str, str] = MappingProxyType({})
 #: The one table type: Grafana and Power BI know it by this name.
 _TABLE = "BASE TABLE"
 
@@ -143,7 +143,8 @@ class Engine:
         """What the engine makes of the text, over stubs of what its names mean."""
         text = self._read(statement)
         with engine_errors(text, scope):
-            context = self._context(text, options, scope)
+            planner = Planner(run_sql, functools.partial(self._context, text, options, scope))
+            context = planner.context()
             with entered(scope):
                 frame = run_sql(context, text)
                 analysis.require_reading(frame.logical_plan())
@@ -153,55 +154,30 @@ class Engine:
                 )
                 is_bound = not text.parameters or statement.parameters is not None
                 told = wanted if is_bound else params.described(context, text, wanted)
-                values = params.bound(wanted, statement.parameters) if is_bound else {}
-                planned = functools.partial(run_sql, context, values=values)
-                if values:
-                    frame = planned(text)
-                optimized = frame.optimized_logical_plan() if is_bound else None
-                reads = None
-                if optimized is not None:
-                    asked, text = (
-                        text,
-                        mended(
-                            text, optimized, lambda each: planned(each).optimized_logical_plan()
-                        ),
-                    )
-                    if text is not asked:
-                        frame = planned(text)
-                        optimized = frame.optimized_logical_plan()
-                    settings = cautions(context, frame.logical_plan(), optimized)
-                    require_joined(frame.logical_plan(), optimized)
-                    for said, other in self._of_other_sets(context, text, statement, wanted):
-                        require_joined(said, other)
-                        settings = {**settings, **cautions(context, said, other)}
+                plan, reads = None, None
+                if is_bound:
+                    sets = self._sets(statement, wanted)
+                    frame = planner.frame(text, sets[0]) if text.parameters else frame
+                    found = judged(text, sets, planner, frame)
+                    text, frame, plan = found.text, found.frame, found.plan
                     reads = replace(
-                        analysis.reads_of(optimized, scope),
-                        settings={**batches_for(optimized), **settings},
-                        views=may_be_views(context, text, optimized),
+                        analysis.reads_of(plan, scope, unbound_join=found.unbound_join),
+                        settings={**batches_for(plan), **found.settings},
+                        views=len(sets) == 1 and may_be_views(context, text, plan),
                     )
                 divisible = (
                     options.endpoints > 1
-                    and optimized is not None
-                    and analysis.is_divisible([frame.logical_plan(), optimized], text.words)
+                    and plan is not None
+                    and analysis.is_divisible([frame.logical_plan(), plan], text.words)
                 )
-                schema = wire_schema(real_schema(context, frame, optimized))
+                schema = wire_schema(real_schema(context, frame, plan))
         return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
 
-    def _of_other_sets(
-        self, context: SessionContext, text: SqlText, statement: Statement, wanted: pa.Schema
-    ) -> Iterator[tuple[LogicalPlan, LogicalPlan]]:
-        """Plans for each set of parameters but the first, where values decide over joins.
-
-        Yields:
-            The plan as the statement says it, and optimized; a statement of one table: none.
-        """
+    def _sets(self, statement: Statement, wanted: pa.Schema) -> Sequence[Mapping[str, pa.Scalar]]:
+        """The values of each set of parameters; without parameters: one without values."""
         given = statement.parameters
-        for row in range(1, params.sets(given, self._limits.max_parameter_sets)):
-            frame = run_sql(context, text, params.bound(wanted, given, row))
-            planned = frame.logical_plan()
-            if not may_join(planned):
-                return
-            yield planned, frame.optimized_logical_plan()
+        count = params.sets(given, self._limits.max_parameter_sets)
+        return [params.bound(wanted, given, row) for row in range(count)]
 
     def divide(self, plan: Plan) -> tuple[Share, ...]:
         """Shares of a plan's rows, each to be streamed by itself; none: only the whole.
@@ -303,19 +279,24 @@ class Engine:
             if (answer := execution.known()) is not None:
                 work.reports = execution.reports
                 return iter((answer,))
-            context = self._context(text, plan.options, scope, plan.prepared.reads)
-            with entered(scope):
-                frames = execution.frames(context, self._limits)
-            work.reports = execution.reports
-            work.weigh(execution.rows_to_read(len(frames)))
+            reads = plan.prepared.reads
+            settings = _PLAIN if reads is None else reads.settings
+            context = self._context(text, plan.options, scope, settings)
 
-            def start(frame: DataFrame) -> RecordBatchStream:
-                stream = work.run(frame.execute_stream)
+            def frames() -> Sequence[DataFrame]:
+                with entered(scope):
+                    return execution.frames(context, self._limits)
+
+            def start(number: int) -> RecordBatchStream:
+                stream = execution.estimated(lambda: work.run(frames()[number].execute_stream))
                 execution.require_files(context)
                 return stream
 
-            first = start(frames[0])
-        streams = itertools.chain([first], (start(frame) for frame in frames[1:]))
+            count = len(execution.estimated(frames))
+            work.reports = execution.reports
+            work.weigh(execution.rows_to_read(count))
+            first = start(0)
+        streams = itertools.chain([first], map(start, range(1, count)))
         batches = _batches(streams, work, text, scope)
         if not plan.explain:
             return batches
@@ -350,10 +331,9 @@ class Engine:
         )
 
     def _context(
-        self, text: SqlText, options: Options, scope: Scope, reads: analysis.Reads | None = None
+        self, text: SqlText, options: Options, scope: Scope, settings: Mapping[str, str] = _PLAIN
     ) -> SessionContext:
         """The shared context; a private one where the engine asks for names while it executes."""
-        settings = {} if reads is None else reads.settings
         if "information_schema" not in text.words and text.first != "show":
             return self._contexts.shared(options.time_zone, settings)
         scope.describe_all()

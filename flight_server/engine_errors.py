@@ -227,6 +227,14 @@ def _parameter(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     return InvalidArgument(f"parameter {match['id'] if match else '?'} is not bound")
 
 
+def _duplicate(message: str, _: SqlText, __: Scope) -> FlightSqlError:
+    """The engine calls ``max(x)`` and ``max(cast(x AS …))`` alike."""
+    return InvalidArgument(
+        f"{clean(message)}: a cast has no name of its own, give it one in a sub-query:"
+        " write CAST(x AS date) AS y there"
+    )
+
+
 def _not_offered(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     """Without the syntax tree that the engine prints."""
     plain = clean(message).removeprefix("This feature is not implemented: ")
@@ -298,6 +306,7 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("not implemented", _not_offered),
     ("not supported", _not_offered),
     ("Internal error", _fixed(Internal("the engine failed on this statement: please report it"))),
+    ("Schema contains duplicate", _duplicate),
     ("Error during planning", _plain(InvalidArgument)),
     ("Schema error", _plain(InvalidArgument)),
     ("SQL error", _plain(InvalidArgument)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,17 +17,22 @@ from catalog.pins import PinKey
 from catalog.prune import surviving
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
+from flight_server.cautions import misestimated
 from flight_server.contexts import READ_ONLY, Contexts
-from flight_server.hybrid import Relation, Report, RowPart, Source, Store, memory, nothing, relation
+from flight_server.hybrid import Relation, Report, RowPart, Source, memory, nothing, relation
 from flight_server.known import known
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
+from flight_server.nans import NO_STATISTICS
 from flight_server.plans import Plan
+from flight_server.readers import Store
 from flight_server.shares import Share
 from flight_server.sqlrules import SERIES
 from flight_server.sqltext import SqlText
 from flight_server.stores import Reach
 from flight_server.substrait import logical_plan
+
+T = TypeVar("T")
 
 _ROW_PARTS: Mapping[Part, RowPart] = MappingProxyType(
     {"hybrid": "hybrid", "runs": "runs", "live": "live"}
@@ -72,6 +79,8 @@ class Execution:
         self._share = share
         self._holding = holding or Holding()
         self._needs = scope.needs()
+        self._settings: Mapping[str, str] = MappingProxyType({})
+        self._frames: list[DataFrame] = []
         self._has_clock = not analysis.CLOCK_WORDS.isdisjoint(plan.prepared.text.words)
         self.opened: dict[PinKey, TableVersion] = {}
         self.relations: dict[Reference, Relation] = {}
@@ -125,13 +134,30 @@ class Execution:
         for each in self.relations.values():
             each.require_files(context)
 
-    def frames(self, context: SessionContext, limits: Limits) -> list[DataFrame]:
-        """One frame per set of parameters, over the rows of the pinned versions.
+    def estimated(self, call: Callable[[], T]) -> T:
+        """``call()``, and once more where the engine cannot estimate with what files say.
+
+        The second time :meth:`frames` are others, made without the files' statistics.
+        """
+        try:
+            return call()
+        except Exception as error:
+            if self._settings or not misestimated(error):
+                raise
+        self._settings, self._frames = NO_STATISTICS, []
+        return call()
+
+    def frames(self, context: SessionContext, limits: Limits) -> Sequence[DataFrame]:
+        """One frame per set of parameters, over the rows of the pinned versions; made once.
 
         Raises:
             VersionGone: a pinned version cannot be answered any more.
             ResourceExhausted: a join without an equality is too large.
         """
+        self._frames = self._frames or self._made(context, limits)
+        return self._frames
+
+    def _made(self, context: SessionContext, limits: Limits) -> list[DataFrame]:
         prepared, parameters = self._plan.prepared, self._plan.statement.parameters
         count = params.sets(parameters, limits.max_parameter_sets)
         values = [params.bound(self._plan.parameter_schema, parameters, i) for i in range(count)]
@@ -164,7 +190,9 @@ class Execution:
 
     def _careful(self, context: SessionContext) -> SessionContext:
         """The context, with what the files that are read want the engine to be told."""
-        settings = {k: v for each in self.relations.values() for k, v in each.settings.items()}
+        settings = dict(self._settings)
+        for each in self.relations.values():
+            settings |= each.settings
         if not settings:
             return context
         if (reads := self._plan.prepared.reads) is not None:
@@ -252,9 +280,23 @@ class Execution:
             )
         return self.opened[key]
 
+    def _pairs_at_most(self) -> float:
+        """How many pairs joins may compare, were each scan joined with every other."""
+        reads = self._plan.prepared.reads
+        if reads is None or not _MAKING_ROWS.isdisjoint(self._plan.prepared.text.words):
+            return math.inf
+        scans = {at: reads.of(at) for at in self.reports}
+        if any(each is None for each in scans.values()):
+            return math.inf
+        rows = {at: max(1, each.rows + each.live_rows) for at, each in self.reports.items()}
+        return float(math.prod(rows[at] ** len(each or ()) for at, each in scans.items()))
+
     def _refuse_products(self, values: Sequence[Mapping[str, pa.Scalar]], limit: int) -> None:
+        if self._settings and self._pairs_at_most() <= limit:
+            return  # the engine's estimates say nothing of rows
         zone = self._plan.options.time_zone
-        context = self._contexts.private(zone, self._scope, estimate.SETTINGS)
+        settings = {**estimate.SETTINGS, **self._settings}
+        context = self._contexts.private(zone, self._scope, settings)
         text = self._plan.prepared.text
         for each in values:
             for batch in _explained(context, text, each, explain=self._plan.explain).collect():

@@ -5,28 +5,24 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Table
 
 from catalog.declaration import fill
 from catalog.erasure import Holding
-from catalog.errors import Unsupported
-from catalog.lake import FileRequest
 from catalog.prune import surviving
 from catalog.scan import listing, renamed, require_present
 from catalog.shapes import Group
-from catalog.spec import TableName
-from catalog.stores import StoreOptions
 from catalog.survivors import survivors
 from catalog.tables import TableVersion
 from catalog.zones import passing
 from flight_server.nans import NO_STATISTICS, Touched, doubt
+from flight_server.readers import Files, Store, by_reader, facts_of, reread, rows_of
 from flight_server.shares import Share
 from flight_server.stores import Reach
 from flight_server.strings import as_views, in_schema
@@ -34,43 +30,10 @@ from flight_server.top import Top, narrowed
 
 #: Live batches are dealt to this many partitions, so that every core reads.
 _PARTITIONS = os.cpu_count() or 1
-#: Arrow bytes of files with renamed columns that one statement may hold in memory.
-MAX_REREAD_BYTES = 512 * 1024 * 1024
 
-
-#: What of its entry a scan of a file needs.
-_SCANNED = ["path", "record_count"]
 
 #: Which rows of a version a relation has.
 RowPart = Literal["hybrid", "runs", "live"]
-
-
-class Store(Protocol):
-    """What the engine asks of ``catalog.lake.Lake``."""
-
-    def store_options(self, name: TableName, path: str) -> StoreOptions:
-        """How to open a data file."""
-
-    def location(self, name: TableName, metadata_location: str) -> str:
-        """The table's folder."""
-
-    def names_are_stable(
-        self, name: TableName, metadata_location: str, declared: pa.Schema | None = None
-    ) -> bool:
-        """Whether columns can be matched by name in all files."""
-
-    def file_groups(
-        self, name: TableName, request: FileRequest
-    ) -> tuple[list[Group], tuple[str, ...]]:
-        """How files are read by field id: groups for native scans, and the rest."""
-
-    def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
-        """Rows by field id, deletes applied."""
-
-    def without_deleted(
-        self, name: TableName, request: FileRequest, holding: Holding
-    ) -> tuple[pa.Table, pa.Table]:
-        """Files that deletes touch: those that lost no row, and local copies of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +135,26 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
     kept, live = _narrowed(source, _pruned(entries, source), live)
     if source.keep_one and kept.num_rows == 0:
         kept = entries.slice(0, 1)
-    files = _by_reader(source, kept, store)
+    files = by_reader(version, kept, store, source.holding)
     paths = tuple(source.reach(files.native["path"].to_pylist()))
     unsure = doubt(kept, source.touched)
     frames = [unsure.shielded(frame) for frame in _scans(context, source, files)]
     if files.special.num_rows:
-        frames.append(_in_memory(source, _reread(version, files.special, store)))
+        frames.append(_in_memory(source, reread(version, files.special, store)))
     if live or not frames:
         frames.append(_in_memory(source, live))
+    count = facts_of(kept).rows
     report = Report(
         files=version.entries.num_rows,
         kept=kept.num_rows,
-        rows=_rows(kept),
+        rows=count,
         reread=files.special.num_rows + files.copies.num_rows,
         live_rows=sum(batch.num_rows for batch in live),
     )
     table = _shared(functools.reduce(DataFrame.union, frames), share).into_view()
     settings = NO_STATISTICS if unsure.constants else {}
-    return Relation(table, report, version.schema, paths, _rows(files.native), settings)
+    scanned = count if files.native is kept else rows_of(files.native)
+    return Relation(table, report, version.schema, paths, scanned, settings)
 
 
 def _narrowed(
@@ -221,10 +186,6 @@ def _pruned(entries: pa.Table, source: Source) -> pa.Table:
     return surviving(entries, [mine]) if mine else entries
 
 
-def _rows(entries: pa.Table) -> int:
-    return int(pc.sum(entries["record_count"], min_count=0).as_py())
-
-
 def memory(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> Table:
     """Record batches as a relation, nothing copied."""
     return _frame(schema, batches).into_view()
@@ -254,71 +215,7 @@ def _frame(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> DataFrame:
         _scratch.deregister_table(name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Entries by who reads them.
-
-    Attributes:
-        native: scanned by the engine where they are.
-        copies: scanned by the engine, local, their deleted rows gone.
-        special: read by field id.
-        groups: how the first two are scanned, where columns were renamed or a fill has to be put
-            in; None: by the names of the version's schema.
-    """
-
-    native: pa.Table
-    copies: pa.Table
-    special: pa.Table
-    groups: list[Group] | None = None
-
-
-def _by_reader(source: Source, entries: pa.Table, store: Store) -> _Files:
-    version, none = source.version, entries.slice(0, 0)
-    if entries.num_rows == 0:
-        return _Files(none, none, none)
-    _refuse_unreadable(version.pin.name, entries)
-    by_name = _by_name(version, store)
-    by_id = entries["partial"]
-    if not by_name:
-        _, unnamed = store.file_groups(version.pin.name, _request(version, entries))
-        by_id = pc.or_(by_id, pc.is_in(entries["path"], pa.array(unnamed, pa.string())))
-    special, others = _split(entries, by_id)
-    native, copies = _without_deleted(source, others, store)
-    if by_name:
-        return _Files(native, copies, special)
-    # Each by itself: copies lie in another store than the files they stand for.
-    groups = [
-        group
-        for each in (native, copies)
-        if each.num_rows
-        for group in store.file_groups(version.pin.name, _request(version, each))[0]
-    ]
-    return _Files(native, copies, special, groups)
-
-
-def _by_name(version: TableVersion, store: Store) -> bool:
-    known = () if version.declared is None else (version.declared,)
-    return store.names_are_stable(version.pin.name, version.pin.metadata_location, *known)
-
-
-def _without_deleted(source: Source, entries: pa.Table, store: Store) -> tuple[pa.Table, pa.Table]:
-    """Files that are scanned where they are, and copies of those that lost rows."""
-    deleted, others = _split(entries, pc.greater(pc.list_value_length(entries["deletes"]), 0))
-    if deleted.num_rows == 0:
-        return others, deleted
-    wanted = _request(source.version, deleted)
-    whole, copies = store.without_deleted(source.version.pin.name, wanted, source.holding)
-    return pa.concat_tables(each.select(_SCANNED) for each in (others, whole)), copies
-
-
-def _split(entries: pa.Table, mine: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
-    """The entries that a mask takes, and the others; nothing is copied where it takes none."""
-    if not pc.any(mine).as_py():
-        return entries.slice(0, 0), entries
-    return entries.filter(mine), entries.filter(pc.invert(mine))
-
-
-def _scans(context: SessionContext, source: Source, files: _Files) -> list[DataFrame]:
+def _scans(context: SessionContext, source: Source, files: Files) -> list[DataFrame]:
     if files.groups is not None:
         return [_group(context, source, group) for group in files.groups]
     paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
@@ -334,34 +231,3 @@ def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
         for field, name in zip(declared, group.names, strict=True)
     ]
     return renamed(context, source.schema, source.reach(group.paths), columns, source.label)
-
-
-def _refuse_unreadable(name: TableName, entries: pa.Table) -> None:
-    formats = set(pc.unique(entries["file_format"]).to_pylist()) - {"parquet"}
-    if formats:
-        raise Unsupported(f"{name} has files of format {min(formats)}: only Parquet is read")
-
-
-def _request(version: TableVersion, entries: pa.Table) -> FileRequest:
-    return FileRequest(
-        metadata_location=version.pin.metadata_location,
-        snapshot_id=version.pin.snapshot_id or 0,
-        paths=tuple(entries["path"].to_pylist()),
-        schema_id=version.pin.schema_id if version.pin.kind == "plain" else None,
-        columns=None if version.declared is not None else tuple(version.schema.names),
-        declared=version.declared,
-    )
-
-
-def _reread(version: TableVersion, entries: pa.Table, store: Store) -> list[pa.RecordBatch]:
-    batches: list[pa.RecordBatch] = []
-    size = 0
-    for batch in store.read_files(version.pin.name, _request(version, entries)):
-        size += batch.nbytes
-        if size > MAX_REREAD_BYTES:
-            raise Unsupported(
-                f"{version.pin.name} has more than {MAX_REREAD_BYTES >> 20} MiB in files with "
-                "renamed columns: compact the table, or filter more"
-            )
-        batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=version.schema))
-    return batches

@@ -1,8 +1,9 @@
-"""Keeps pandas out of processes that never use it."""
+"""Keeps out of processes what does them no good: pandas, and huge pages."""
 
 from __future__ import annotations
 
 import importlib.abc
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -29,3 +30,16 @@ def without_pandas() -> None:
     """
     if "pandas" not in sys.modules:
         sys.meta_path.insert(0, _NoPandas())
+
+
+def without_huge_pages() -> None:
+    """From here on, the engine's memory has pages of the usual size, unless the variable is set.
+
+    To be called before the engine is imported. It reads local files on threads of their own, as
+    many as a statement has files (to 512), and its allocator keeps for each of them what another
+    thread has freed; in pages of 2 MiB, and cleared anew. A hundred aggregates over 10 files of
+    2 MB: 300 to 400 MiB instead of 670; one over 5 M rows takes half the processor time, a join
+    three quarters (DataFusion 55.0). ``MIMALLOC_PURGE_DELAY=0`` beside it halves the memory once
+    more, for a third more processor time.
+    """
+    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")

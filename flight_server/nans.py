@@ -14,7 +14,7 @@ statistics are put aside for the whole statement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -30,6 +30,8 @@ from catalog.scan import column
 NO_STATISTICS: Mapping[str, str] = MappingProxyType(
     {"datafusion.execution.collect_statistics": "false"}
 )
+#: So few are looked at one by one: a kernel's call costs as much as some of them.
+_FEW_FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,16 @@ def doubt(entries: pa.Table, touched: Touched | None) -> Doubt:
     names = [field.name for field in known.type if touched is None or field.name in touched.read]
     if not names or entries.num_rows == 0:
         return Doubt()
-    worst = {name: pc.max(pc.struct_field(known, name)).as_py() for name in names}
+    worst = _worst(known, names)
     columns = (name for name in names if touched is None or name in touched.judged)
     return Doubt(
         frozenset(name for name in columns if worst[name] != PROVEN), CONSTANT in worst.values()
     )
+
+
+def _worst(known: pa.ChunkedArray, names: Sequence[str]) -> Mapping[str, int]:
+    """The least that some file says of each column."""
+    if len(known) <= _FEW_FILES:
+        rows = known.to_pylist()
+        return {name: max(row[name] for row in rows) for name in names}
+    return {name: pc.max(pc.struct_field(known, name)).as_py() for name in names}

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from datafusion.expr import Expr
 from datafusion.plan import LogicalPlan
 
-from flight_server.analysis import walk
+from flight_server.analysis import WITHOUT_PARTS, conditions, walk
 from flight_server.protocol.errors import Unimplemented
 
 #: How plans show it; a literal may, too.
 _SHOWN = "IN (<subquery>)"
-#: Nothing is inside them, though the engine says that they are their own operand.
-_WITHOUT_PARTS = frozenset({"Column", "Literal", "Placeholder", "ScalarVariable"})
 #: Functions that make null of null only.
 _STRICT = frozenset(
     {
@@ -155,13 +154,13 @@ def _is_strict(left: Expr) -> bool:
         strict = left.canonical_name().partition("(")[0] in _STRICT
     else:
         strict = kind in {"Alias", "BinaryExpr", "Cast", "Literal", "Negative", "Placeholder"}
-    parts = [] if kind in _WITHOUT_PARTS else left.rex_call_operands() if strict else []
+    parts = [] if kind in WITHOUT_PARTS else left.rex_call_operands() if strict else []
     return strict and "NULL" not in left.canonical_name() and all(map(_is_strict, parts))
 
 
 def _holds_in(expression: Expr) -> bool:
     """Whether an IN over a sub-query is somewhere in an expression."""
-    if _SHOWN not in expression.canonical_name() or expression.variant_name() in _WITHOUT_PARTS:
+    if _SHOWN not in expression.canonical_name() or expression.variant_name() in WITHOUT_PARTS:
         return False
     if expression.variant_name() == "InSubquery":
         return True
@@ -174,18 +173,15 @@ def _holds_in(expression: Expr) -> bool:
 
 def _expressions(node: LogicalPlan) -> Iterator[Expr]:
     """What a step judges or shows by; of other steps, a name of what they show."""
+    yield from conditions(node)
     variant: Any = node.to_variant()
     match type(variant).__name__:
-        case "Filter":
-            yield variant.predicate()
         case "Join":
-            yield from (side for pair in variant.on() for side in pair)
-            if (condition := variant.filter()) is not None:
-                yield condition
+            yield from chain.from_iterable(variant.on())
         case "Projection":
             yield from variant.projections()
-        case "TableScan":
-            yield from variant.filters()
+        case "Filter" | "TableScan":
+            return
         case _ if _SHOWN in node.display():
             raise Unimplemented(_REFUSAL)
 

@@ -20,12 +20,15 @@ from flight_server.protocol.errors import Unimplemented
 from flight_server.sqllex import Token, lex
 from flight_server.sqltext import SqlText
 
-#: A list of constants, as plans show it.
-_LIST = re.compile(r" IN \(\[(.*?)\]\)")
+#: How plans show a list of constants.
+_OPENS, _CLOSES = " IN ([", "])"
 #: A zero there, or the text of one in the name that the engine gives to an expression.
-_ZERO = re.compile(r"(?:, )?\b(?:Float(?:32|64)\(-?0\)|Utf8\(\"-?0\.0\"\))")
+_ZERO = re.compile(
+    r"(?:, )?(?:\bCAST\(Utf8\(\"-?0\.0\"\) AS Float(?:32|64)\)"
+    r"|\bFloat(?:32|64)\(-?0\)|\bUtf8\(\"-?0\.0\"\))"
+)
 #: What tells the types of a plan.
-_TYPES = re.compile(r"CAST\(.*? AS \w+|\w+\([^()]*\)")
+_TYPES = re.compile(r"CAST\(.{0,500}? AS \w+|\b\w++\([^()]*\)")
 _SIGNS = re.compile(r"\bFloat(?:32|64)\((-?)0\)")
 #: Added to a list of floating numbers; the type must not widen the list's own.
 _BOTH = tuple(f", CAST('-0.0' AS {kind}), CAST('0.0' AS {kind})" for kind in ("DOUBLE", "REAL"))
@@ -63,9 +66,51 @@ def mended(
     return text
 
 
+def may_be_listed(planned: LogicalPlan) -> bool:
+    """Whether values may make a list with a zero of a statement.
+
+    Args:
+        planned: as the statement says it.
+    """
+    return "Float" in planned.display_indent()
+
+
+def require_as_mended(said: LogicalPlan, plan: LogicalPlan) -> None:
+    """Refuses further values of a statement that would need another text.
+
+    Args:
+        said: the optimized plan of the statement's own text with these values.
+        plan: the same of the text that :func:`mended` made with the first ones.
+
+    Raises:
+        Unimplemented: a list holds a zero with these values, and none with others.
+    """
+    shown = plan.display_indent()
+    if _told_apart(shown) or _with_zeros(shown) != _with_zeros(said.display_indent()):
+        raise Unimplemented(
+            "a list of this statement holds 0.0 with some of the bound values, and not with others:"
+            " bind one set of values at a time"
+        )
+
+
 def _told_apart(shown: str) -> bool:
     """Whether some list of a plan has one of the zeros, and not the other."""
-    return any(len(set(_SIGNS.findall(each))) == 1 for each in _LIST.findall(shown))
+    return any(len(set(_SIGNS.findall(each))) == 1 for each in _split(shown)[0])
+
+
+def _with_zeros(shown: str) -> int:
+    """How many comparisons of a plan are with a zero: a list with several is one."""
+    inside, outside = _split(shown)
+    lists = sum(bool(_SIGNS.search(each)) for each in inside)
+    return lists + sum(len(_SIGNS.findall(each)) for each in outside)
+
+
+def _split(shown: str) -> tuple[list[str], list[str]]:
+    """What stands in a plan's lists, and around them; in one pass, whatever a value looks like."""
+    first, *others = shown.split(_OPENS)
+    parts = [each.partition(_CLOSES) for each in others]
+    inside = [body for body, closed, _ in parts if closed]
+    return inside, [first, *(rest if closed else body for body, closed, rest in parts)]
 
 
 def _without(shown: str) -> str:
@@ -84,13 +129,19 @@ def _lists(
     optimized: Callable[[SqlText], LogicalPlan],
     rest: Callable[[str], object],
 ) -> tuple[str, SqlText]:
-    """Both zeros in each list where the rest of the plan stays as it is: the list has its type."""
-    same = rest(shown)
+    """Both zeros in each list that holds one, where the rest of the plan stays as it is.
+
+    Then the list has their type; what its parameters are bound to, only the plan says.
+    """
+    same = rest(shown), _with_zeros(shown)
     for at in reversed(list(_ends(lex(text.rewritten)))):
         for both in _BOTH:
             tried = replace(text, rewritten=text.rewritten[:at] + both + text.rewritten[at:])
-            found = optimized(tried).display_indent()
-            if rest(found) == same:
+            try:
+                found = optimized(tried).display_indent()
+            except Exception:  # noqa: BLE001, S112  # the bindings' only type: not a list of floats
+                continue
+            if (rest(found), _with_zeros(found)) == same:
                 shown, text = found, tried
                 break
     return shown, text

@@ -22,6 +22,7 @@ from catalog.shapes import Group
 from catalog.spec import TableName
 from catalog.stores import StoreOptions
 from catalog.tables import Need, Pin, TableVersion
+from flight_server.engine import Engine, Options, Statement
 
 TRADES = TableName("market_data", "trades")
 PLAIN = TableName("market_data", "symbols")
@@ -274,3 +275,9 @@ class FolderTables:
     def read_files(self, name: TableName, request: FileRequest) -> Iterator[pa.RecordBatch]:
         """No file has deletes here."""
         raise NotImplementedError(f"{name} {request}")
+
+
+def ask(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> list[object]:
+    """A statement's rows, as DuckDB's client gives them."""
+    plan = engine.plan(Statement(text, values), Options(schema="market_data"))
+    return [tuple(row.values()) for row in engine.stream(plan).read_all().to_pylist()]

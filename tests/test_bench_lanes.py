@@ -30,7 +30,7 @@ def stage(kafka: Broker, tmp_path: Path) -> Stage:
 
 
 #: Lanes that load or kill processes for a while: `make bench ARGS="--quick …"` shows them.
-LONG = {"freshness", "memory", "pool", "recovery"}
+LONG = {"freshness", "pool", "recovery"}
 
 
 @pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in LONG])

@@ -22,15 +22,17 @@ from flight_server.limits import Limits
 from flight_server.protocol.errors import Unimplemented
 
 FEW = TableName("market_data", "few")
+LATE = TableName("market_data", "late")
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Trades: offsets 0 to 349; few: 0 to 39. Both have files and a tail."""
+    """Trades: offsets 0 to 349; few: 0 to 39; late: 1000 to 1009. The first two have a tail."""
     kept = FolderTables(tmp_path)
     live = trades(300, 50).to_batches()
     kept.publish(TRADES, [trades(100 * i, 100) for i in range(3)], live)
     kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
+    kept.publish(LATE, [trades(1000, 10)])
     made = Engine(kept, kept, Limits())
     yield made
     made.close()
@@ -196,3 +198,129 @@ def test_a_right_join_that_no_way_of_joining_gets_right_is_refused(engine: Engin
         ask(engine, f"select f._offset from trades t right join few f {joined} {where}")
     other = f"select f._offset as n from few f left join trades t {joined} {where} order by 1"
     assert ask(engine, other)["n"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select count(*) as n from {0} where {1} > date '2024-02-29' + interval '1' day",
+        "select count(*) as n from {0} where cast(_kafka_timestamp as date) < {1}",
+        """select count(distinct a._offset) as n from {0} a join few b
+         on cast(b."timestamp" as date) < cast(a."timestamp" as date)
+         where cast(a."timestamp" as date) > date '2024-02-29' + interval '1' day""",
+    ],
+)
+@pytest.mark.parametrize(("rows", "wanted"), [("night", 500), ('"night$runs"', 400)])
+def test_a_day_of_a_timestamp_beside_computed_days(
+    over_midnight: Engine, text: str, rows: str, wanted: int
+) -> None:
+    """The engine takes the day's bounds for the timestamp's, and fails on its own estimate."""
+    asked = text.format(rows, 'cast("timestamp" as date)')
+    assert ask(over_midnight, asked)["n"].to_pylist() == [wanted]
+
+
+def test_days_with_several_sets_of_parameters(over_midnight: Engine) -> None:
+    text = (
+        'select count(*) as n from "night$runs" where _offset >= $1'
+        """ and cast("timestamp" as date) > date '2000-01-01' - interval '1' day"""
+    )
+    sets = pa.record_batch({"1": pa.array([86_000, 86_002], pa.int64())})
+    plan = over_midnight.plan(Statement(text, parameters=sets), Options(schema="market_data"))
+    assert over_midnight.stream(plan).read_all()["n"].to_pylist() == [800, 798]
+
+
+@pytest.fixture
+def over_midnight(tmp_path: Path) -> Iterator[Engine]:
+    """Rows of a few minutes before midnight and a few after it."""
+    kept = FolderTables(tmp_path)
+    name = TableName("market_data", "night")
+    kept.publish(name, [trades(86_000, 800)], trades(86_800, 100).to_batches())
+    kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
+    made = Engine(kept, kept, Limits())
+    yield made
+    made.close()
+
+
+def test_the_first_rows_of_a_join_are_judged_by_their_own_columns(engine: Engine) -> None:
+    """Both have an offset, and those of the last ones are larger than any of the others'."""
+    text = (
+        "select t.ratio as r from trades t join late f on t.quantity = f.quantity"
+        " order by t.note nulls first, f._offset desc, t._offset limit 8 offset 2"
+    )
+    wanted = [n / 2 for n in range(350) if n % 10 and n % 7 == 1009 % 7][2:10]
+    for _ in range(20):  # it depends on which side is read first
+        assert ask(engine, text)["r"].to_pylist() == wanted
+
+
+@pytest.mark.parametrize("rows", ["trades", '"trades$live"'])
+def test_the_first_rows_of_a_union_are_those_of_all_its_parts(engine: Engine, rows: str) -> None:
+    """The parts differ by a constant that is sorted by first."""
+    text = (
+        f"select a, b from (select 9 as a, quantity as b from {rows} union all"
+        f" select 7 as a, null as b from {rows}) order by a desc, b nulls first limit 20"
+    )
+    for _ in range(40):  # it depends on which part is read first
+        assert set(ask(engine, text)["a"].to_pylist()) == {9}
+
+
+_PAIRS = "trades t join few f on t._offset = f._offset where t._offset + f._offset"
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("select max(_offset) from few", 20),
+        ("select _offset from few order by price desc limit 1", 20),
+        ("select max(g._offset) from few g where g.symbol = t.symbol", 20),
+        ("select 39", 20),
+        ("select _offset from few", None),
+        ("select max(_offset) from few group by symbol", None),
+        ("select 1 union all select 2", None),
+    ],
+)
+def test_a_sub_query_for_a_value_has_one(engine: Engine, value: str, wanted: int | None) -> None:
+    """Where it is joined, further rows would be so many values."""
+    text = f"select count(*) as n from {_PAIRS} < ({value})"
+    if wanted is None:
+        with pytest.raises(Unimplemented, match=r"write \(SELECT max\(x\) …\), or LIMIT 1"):
+            ask(engine, text)
+    else:
+        assert ask(engine, text)["n"].to_pylist() == [wanted]
+
+
+def test_a_right_join_that_shows_only_in_another_plan(engine: Engine) -> None:
+    """A value of a sub-query makes it an inner one, until values are joined."""
+    text = (
+        "select count(*) as n from trades t join few f on t._offset = f._offset + 2 right join few"
+        " g on t.symbol = g.symbol where (g.quantity = 1 or f.quantity = 3) and t._offset >= ({})"
+    )
+    literal = ask(engine, text.format("7"))["n"].to_pylist()
+    assert (
+        ask(engine, text.format("select max(h._offset) - 32 from few h"))["n"].to_pylist()
+        == literal
+    )
+
+
+@pytest.mark.parametrize(
+    ("constant", "wanted"),
+    [("'x'", None), ("null", None), ("cast(7 as bigint)", None), ("_offset - _offset", 0)],
+)
+def test_values_of_a_constant_are_not_counted_by_guess(
+    engine: Engine, constant: str, wanted: int | None
+) -> None:
+    rows = f"(select {constant} as c, 1 as other, _offset from trades where _offset < 0) r"
+    text = f"select count(distinct c) as n, count(distinct _offset), sum(other) from {rows}"
+    if wanted is None:
+        with pytest.raises(Unimplemented, match=r"write count\(\*\) > 0"):
+            ask(engine, text)
+        text = f"select count(distinct _offset) as n, sum(other), count(c) from {rows}"
+    assert ask(engine, text)["n"].to_pylist() == [0]
+
+
+def test_a_right_join_within_joins_that_would_fail_is_refused(engine: Engine) -> None:
+    text = (
+        "select count(*) as n from trades t right join few f on t.quantity = f.quantity join few g"
+        " on t._offset = g._offset where f.price > 1.5 and (g.price < 30 or t.symbol <= 'BBB')"
+    )
+    with pytest.raises(Unimplemented, match="write b LEFT JOIN a"):
+        ask(engine, text)

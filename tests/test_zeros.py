@@ -103,9 +103,44 @@ def test_lists_in_expressions_with_a_name_of_the_engine(
         assert stream.read_all().column(0).to_pylist() == [len(ZERO)]
 
 
+def test_zeros_in_parameters_of_expressions_with_a_name(
+    places: tuple[SqlCatalog, Engine, Path],
+) -> None:
+    """The name shows the list, too, as it is written."""
+    values = pa.RecordBatch.from_pydict({str(n): [float(n)] for n in range(5)})
+    text = "select sum(n) filter (where f in (?, ?, ?, cast(? as double), ?)) as s from zeros"
+    statement = Statement(text, values)
+    with places[1].stream(places[1].plan(statement, Options(schema="demo"))) as stream:
+        assert stream.read_all()["s"].to_pylist() == [sum(having(0.0, 1.0))]
+
+
 def test_zeros_in_parameters(places: tuple[SqlCatalog, Engine, Path]) -> None:
     values = pa.RecordBatch.from_pydict({str(n): [float(n)] for n in range(5)})
     assert ask(places[1], "f in (?, ?, ?, ?, ?)", values) == having(0.0, 1.0)
+
+
+def test_a_list_without_a_zero_gets_none(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    """Only what is bound tells a list with a zero from another one of the statement."""
+    numbers = [0.0, 71.0, 72.0, 73.0, -1.0, 77.0, 78.0, 79.0]
+    values = pa.RecordBatch.from_pydict({str(n): [each] for n, each in enumerate(numbers)})
+    where = "f + g not in ($1, $2, $3, $4) {} n + f in ($5, $6, $7, $8)"
+    assert ask(places[1], where.format("and"), values) == []
+    assert ask(places[1], where.format("or"), values) == OTHERS
+    where = "f in ($5, $6, $7, $8) or f in (select f from zeros where f in ($1, $2, $3, $4))"
+    assert ask(places[1], where, values) == sorted(ZERO + having(-1.0))
+
+
+@pytest.mark.parametrize("first", [0.0, 5.5])
+def test_sets_of_parameters_have_their_zeros_in_the_same_lists(
+    places: tuple[SqlCatalog, Engine, Path], first: float
+) -> None:
+    text = "f in (?, ?, ?, ?) and n >= 0"
+    sets = {"a": [first, 5.5 - first], "b": [1.0, 1.0], "c": [70.0, 71.0], "d": [72.0, 73.0]}
+    with pytest.raises(Unimplemented, match="one set of values at a time"):
+        ask(places[1], text, pa.RecordBatch.from_pydict(sets))
+    sets["a"] = [first, first]
+    wanted = sorted(2 * having(first, 1.0))
+    assert ask(places[1], text, pa.RecordBatch.from_pydict(sets)) == wanted
 
 
 def test_what_cannot_be_reached_is_refused(places: tuple[SqlCatalog, Engine, Path]) -> None:

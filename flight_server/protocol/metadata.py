@@ -218,6 +218,7 @@ def _described_table(entry: TableEntry) -> pa.Schema:
     return pa.schema(fields)
 
 
+@lru_cache(maxsize=256)  # one statement asks for its own three times
 def describe(schema: pa.Schema) -> pa.Schema:
     """``schema`` with TYPE_NAME, PRECISION and SCALE in its fields' metadata.
 

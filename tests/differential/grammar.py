@@ -183,7 +183,7 @@ class Grammar(Expressions):
         if shape == "first":
             return self.first(Select((*items, *ids), sources, where), scope)
         if shape == "top":
-            first = (self.key(scope), self.direction())
+            first = (self.one_zero(self.key(scope)), self.direction())
             order = (first, *((each, self.direction()) for each in ids))
             limit = (rng.choice((1, 3, 10)), rng.choice((0, 0, 5)))
             return Select((*items, *ids), sources, where, order=order, limit=limit)
@@ -249,6 +249,11 @@ class Grammar(Expressions):
                 kind, "coalesce({0}, {1})", (self.rng.choice(scope[kind]), literal(kind, self.rng))
             )
         )
+
+    def one_zero(self, key: Expr) -> Expr:
+        """What the first rows are sorted by: which of two zeros is first differs by execution."""
+        floats = key.kind in {"float", "exact"} and self.signed_zero
+        return Expr(key.kind, "({0} + 0e0)", (key,)) if floats else key
 
     def first(self, rows: Select, scope: Scope) -> Select:
         """The first rows of each group: DISTINCT ON, or QUALIFY."""
@@ -322,7 +327,10 @@ class Grammar(Expressions):
         """The first rows of a set operation, by all their columns: equal rows are one."""
         rng = self.rng
         inner, alias = self.both(), self.alias()
-        columns = tuple(self.column(k, f"{alias}.c{at}") for at, k in enumerate(inner.kinds))
+        columns = tuple(
+            self.one_zero(self.column(kind, f"{alias}.c{at}"))
+            for at, kind in enumerate(inner.kinds)
+        )
         order = tuple((each, self.direction()) for each in columns)
         limit = (rng.choice((1, 5, 20)), rng.choice((0, 0, 3)))
         return Select(columns, (Source(inner, alias),), order=order, limit=limit)

@@ -37,6 +37,12 @@ REFUSED = MappingProxyType(
     {
         "whether this IN over a sub-query": "the engine loses nulls (flight_server/nulls.py)",
         "not offered; docs/sql.md says": "sub-queries in other places than the engine plans them",
+        "NOT IN over a sub-query beside": "joins by equal nulls lose their keys (cautions.py)",
+        "two lists behind IN without a common": "the engine makes truth of null (lists.py)",
+        "of a column that is one constant would": "it is 1 over no rows (cautions.py)",
+        "the sub-query of a value may give several": "joins would take all of them (cautions.py)",
+        "these joins and sub-queries together": "settings that ask for one another (judging.py)",
+        "a cast has no name of its own": "the engine calls max(x) and max(cast(x as …)) alike",
         "ANY or ALL inside a further": "the engine finds other rows (flight_server/nulls.py)",
         "a filter above this RIGHT JOIN": "neither hash nor merge joins get it right (the same)",
         "a join without an equality": "known to be small only where files say how many rows",
