@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """What a test shows travels with its report (see support_compatibility)."""
     for mark in item.iter_markers("feature"):
         item.user_properties.append(("feature", list(mark.args)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the servers said last stands beside a failure."""
+    report = yield
+    if report.failed:
+        said = Stack(Path(os.environ[_FOLDER])).said()
+        report.sections.extend((f"Last output of {name}", text) for name, text in said)
+    return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -229,6 +229,8 @@ def _iceberg_rest(folder: Path, options: Mapping[str, str]) -> Launch:
     port = free_port()
     argv = (
         *(java(), "-Xmx256m", *SMALL_JVM, "-cp", f"{lib}/*"),
+        # Its client of the store does not notice that a kept connection of an upload has ended.
+        "-Dhttp.keepAlive=false",
         "org.eclipse.jetty.xml.XmlConfiguration",
         f"rest.port={port}",
         f"uri=jdbc:sqlite:{folder / 'catalog.db'}",
@@ -351,6 +353,12 @@ class Stack:
         state: Mapping[str, str] = json.loads(ready.read_text())
         return state
 
+    def said(self, limit: int = 3_000) -> Iterator[tuple[str, str]]:
+        """(server, the last ``limit`` characters of its output) of all that were started."""
+        for name in SERVERS:
+            if text := _tail(self.folder / name, limit, ""):
+                yield name, text
+
     def _start(self, name: str, options: Mapping[str, str], ready: Path, failed: Path) -> None:
         try:
             if pom := SERVERS[name][0]:
@@ -388,9 +396,9 @@ def _stop(folder: Path) -> None:
     _watchers.clear()
 
 
-def _tail(folder: Path) -> str:
-    logs = sorted(folder.rglob("output.log"))
-    return logs[-1].read_text(errors="replace")[-600:] if logs else "no output"
+def _tail(folder: Path, limit: int = 600, nothing: str = "no output") -> str:
+    logs = sorted(folder.glob("*/output.log"))
+    return logs[-1].read_text(errors="replace")[-limit:] if logs else nothing
 
 
 # --- the watcher process ------------------------------------------------------------------------

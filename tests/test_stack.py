@@ -15,7 +15,7 @@ import pytest
 import support_stack
 from conftest import RestCatalog, S3Store
 from support_kafka import Broker
-from support_stack import StackUnavailable
+from support_stack import Stack, StackUnavailable
 
 
 def test_without_maven_it_says_what_to_install(
@@ -123,3 +123,12 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_of_each_server_the_last_output_is_told(tmp_path: Path) -> None:
+    """Of a failure on another machine, it is all that is left of the servers (conftest.py)."""
+    assert list(Stack(tmp_path).said()) == []
+    for attempt in ("0", "1"):
+        (tmp_path / "s3" / attempt).mkdir(parents=True)
+        (tmp_path / "s3" / attempt / "output.log").write_text(f"attempt {attempt} has fallen over")
+    assert list(Stack(tmp_path).said(17)) == [("s3", "1 has fallen over")]
