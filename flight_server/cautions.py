@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext
+from datafusion import DataFrame, Expr, SessionContext
 from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk, without_casts
@@ -49,6 +49,9 @@ _TOPPED = MappingProxyType({"datafusion.optimizer.enable_topk_dynamic_filter_pus
 _UNITED = MappingProxyType({"datafusion.optimizer.repartition_sorts": "false"})
 #: The first of some groups are kept in a heap that fails on a NaN.
 _HEAP = MappingProxyType({"datafusion.optimizer.enable_topk_aggregation": "false"})
+
+#: A join's few keys are looked for in files' Bloom filters, by the bits: 0.0 and -0.0 are two.
+_BITS = MappingProxyType({"datafusion.optimizer.hash_join_inlist_pushdown_max_size": "0"})
 
 #: What the engine says where its estimate of a filter's share of rows left 0 to 1: the bounds of a
 #: timestamp that is cast to a date are whole days to it, more than the column has.
@@ -99,7 +102,7 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
         raise Unimplemented(
             "the sub-query of a value may give several rows: write (SELECT max(x) …), or LIMIT 1"
         )
-    found = _where_names_meet(context, plan)
+    found = {**_where_names_meet(context, plan), **_where_floats_are_keys(context, plan)}
     if _RIGHT.items() <= found.items() and _CONDITION.search(plan.display_indent()):
         raise Unimplemented(
             "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
@@ -144,6 +147,11 @@ def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, 
             " nulls: write NOT EXISTS (SELECT 1 FROM … WHERE b.x = a.x) for the NOT IN"
         )
     return _KEYLESS
+
+
+def _where_floats_are_keys(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+    """What joins by floating numbers want."""
+    return _BITS if any(_joins_floats(context, node) for node in walk(plan)) else {}
 
 
 def _where_first(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
@@ -222,6 +230,25 @@ def _groups_floats(context: SessionContext, node: LogicalPlan) -> bool:
     return any(
         map(pa.types.is_floating, context.create_dataframe_from_logical_plan(node).schema().types)
     )
+
+
+def _joins_floats(context: SessionContext, node: LogicalPlan) -> bool:
+    """Whether this is a join that has a floating number among its keys."""
+    if " Join: " not in node.display():
+        return False
+    left, right = map(context.create_dataframe_from_logical_plan, node.inputs())
+    variant: Any = node.to_variant()
+    return any(
+        _is_float(mine, left.schema()) or _is_float(other, right.schema())
+        for mine, other in variant.on()
+    )
+
+
+def _is_float(key: Expr, schema: pa.Schema) -> bool:
+    """Whether a key may be a floating number: it is cast to one, or made of one."""
+    name = key.canonical_name()
+    mine = (field.name for field in schema if pa.types.is_floating(field.type))
+    return " AS Float" in name or any(each in name for each in mine)
 
 
 def _names_twice(context: SessionContext, node: LogicalPlan) -> bool:

@@ -137,7 +137,7 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         kept = entries.slice(0, 1)
     files = by_reader(version, kept, store, source.holding)
     paths = tuple(source.reach(files.native["path"].to_pylist()))
-    unsure = doubt(kept, source.touched)
+    unsure = doubt(kept, source.touched, source.scans)
     frames = [unsure.shielded(frame) for frame in _scans(context, source, files)]
     if files.special.num_rows:
         frames.append(_in_memory(source, reread(version, files.special, store)))

@@ -10,13 +10,18 @@ So a column that a statement judges rows by, and of which some file that it read
 it holds no NaN, is read through a function that the engine cannot see through; conditions on other
 columns prune as ever. Where a column that it reads at all may look constant, the engine's own
 statistics are put aside for the whole statement.
+
+So is a column that is asked for a zero: a file's Bloom filter knows numbers by their bits, and
+0.0 and -0.0, which are one number, differ in one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +35,8 @@ from catalog.scan import column
 NO_STATISTICS: Mapping[str, str] = MappingProxyType(
     {"datafusion.execution.collect_statistics": "false"}
 )
+#: A zero that is not only to be less or greater: Bloom filters may be asked for it.
+_ZERO = re.compile(r"(?<![<>] )(?<![<>]= )\bFloat(?:16|32|64)\(-?0\)")
 #: So few are looked at one by one: a kernel's call costs as much as some of them.
 _FEW_FILES = 4
 
@@ -55,7 +62,7 @@ class Doubt:
     """What statistics must not be believed of.
 
     Attributes:
-        columns: that are judged by, and in which a NaN may hide.
+        columns: that are judged by, and in which a NaN or a zero may hide.
         constants: some column that is read may look constant.
     """
 
@@ -73,21 +80,26 @@ class Doubt:
         return f.nanvl(mine, mine).alias(name) if name in self.columns else mine
 
 
-def doubt(entries: pa.Table, touched: Touched | None) -> Doubt:
+def doubt(
+    entries: pa.Table, touched: Touched | None, scans: Sequence[Sequence[Any]] | None
+) -> Doubt:
     """What is not known of the files that a statement reads.
 
     Args:
         entries: of these files.
         touched: which columns it reads; None: it may read all, and judge by all.
+        scans: per reference its filters; None: any.
     """
     known = entries["nan"]
     names = [field.name for field in known.type if touched is None or field.name in touched.read]
     if not names or entries.num_rows == 0:
         return Doubt()
     worst = _worst(known, names)
+    zero = scans is None or any(_ZERO.search(each.canonical_name()) for of in scans for each in of)
     columns = (name for name in names if touched is None or name in touched.judged)
     return Doubt(
-        frozenset(name for name in columns if worst[name] != PROVEN), CONSTANT in worst.values()
+        frozenset(name for name in columns if zero or worst[name] != PROVEN),
+        CONSTANT in worst.values(),
     )
 
 

@@ -161,15 +161,20 @@ class FolderTables:
         files: Sequence[pa.Table] = (),
         live: Sequence[pa.RecordBatch] = (),
         kind: Literal["hybrid", "plain"] = "hybrid",
+        blooms: Sequence[str] = (),
     ) -> None:
-        """A new version of a table made of these files and live batches."""
+        """A new version of a table made of these files and live batches.
+
+        Files have Bloom filters of the columns ``blooms``.
+        """
         version = self.now[name].version + 1 if name in self.now else 1
         schema = (files[0] if files else live[0]).schema
         written = []
         for i, table in enumerate(files):
             path = self.folder / str(name) / f"v{version}-{i}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            filters = dict.fromkeys(blooms, True) or None
+            pq.write_table(table, path, compression="zstd", bloom_filter_options=filters)
             written.append((path, table))
         self.now[name] = Kept(schema, written, list(live), kind, version)
         self.past[name, version] = self.now[name]

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from support_engine import FolderTables
 
 from catalog.lake import Lake
 from catalog.segments import LiveReader
+from catalog.spec import TableName
 from catalog.tables import Tables
 from flight_server.engine import Engine, Options, Statement
 from flight_server.limits import Limits
@@ -159,3 +161,42 @@ def test_only_lists_with_a_zero_get_another(
     statement = Statement(f"explain select n from zeros where {where}")
     with places[1].stream(places[1].plan(statement, Options(schema="demo"))) as stream:
         assert ("(-0)" in str(stream.read_all().to_pylist())) is added
+
+
+def test_a_list_that_only_scans_keep_is_no_list(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    """Few values become comparisons, but a scan is told of the list, too, beside a cast."""
+    for column in ("f", "g"):
+        where = f"{column} not in (cast('0.0' as double), 71e0, 5.5e0) and {column} <= 5.5e0"
+        assert ask(places[1], where) == having(1.0, -1.0)
+
+
+@pytest.mark.parametrize("column", ["f", "g"])
+@pytest.mark.parametrize("zero", ["0.0", "-0.0", "0"])
+def test_bloom_filters_do_not_tell_them_apart(tmp_path: Path, column: str, zero: str) -> None:
+    """They are asked by the bits of a number, which a file without NaN lets the engine do."""
+    kept = FolderTables(tmp_path)
+    values = [0.5, -1.0, -0.0, 0.0, 2.5]
+    halves = [slice(0, 3), slice(3, 5)]
+    rows = [pa.table({"f": values[half], "g": values[half]}, SCHEMA.remove(0)) for half in halves]
+    kept.publish(TableName("demo", "zeros"), rows, blooms=["f", "g"])
+    kept.publish(TableName("demo", "few"), [pa.table({"k": [float(zero), 77.0]})])
+    real = f"cast({zero} as real)"
+    with closing(Engine(kept, kept, Limits(spill_folder=tmp_path / "spill"))) as engine:
+        for where in (f"{column} = {zero}", f"{column} = {real}", f"{column} in ({zero}, 77)"):
+            assert found(engine, f"select {column} from zeros where {where}") == [0.0, 0.0]
+        for text in (
+            f"select {column} from zeros where {column} in ({real}, 77, 78) and {column} < 5",
+            f"select {column} from zeros join few on {column} = k",
+            f"select {column} from zeros where {column} in (select k from few)",
+            f"select {column} from zeros where {column} = (select min(k) from few)",
+            f"select {column} from zeros join few on {column} = k + 0.0 where k < 1",
+        ):
+            assert found(engine, text) == [0.0, 0.0]
+        value = pa.RecordBatch.from_pydict({"$1": [float(zero)]})
+        text = f"select {column} from zeros where {column} = $1"
+        assert found(engine, text, value) == [0.0, 0.0]
+
+
+def found(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> list[float]:
+    with engine.stream(engine.plan(Statement(text, values), Options(schema="demo"))) as stream:
+        return list(stream.read_all().column(0).to_pylist())

@@ -27,7 +27,7 @@ _HALF = 0.5
 
 
 def blind(catalog: Catalog, name: str, rows: pa.Table, rng: random.Random) -> None:
-    """Many files without statistics, in any order."""
+    """Many files without statistics, but with Bloom filters, in any order."""
     table = catalog.create_table(name, SCHEMA)
     order = list(range(rows.num_rows))
     rng.shuffle(order)
@@ -47,7 +47,16 @@ def _add(table: Table, rows: pa.Table, *, statistics: bool) -> str:
     ]
     Path(path.removeprefix("file://")).parent.mkdir(parents=True, exist_ok=True)
     with table.io.new_output(path).create() as sink:
-        pq.write_table(rows.cast(pa.schema(ids)), sink, write_statistics=statistics)
+        pq.write_table(
+            rows.cast(pa.schema(ids)),
+            sink,
+            write_statistics=statistics,
+            bloom_filter_options={
+                field.name: True
+                for field in ids
+                if not (pa.types.is_nested(field.type) or pa.types.is_boolean(field.type))
+            },
+        )
     add_file(table, path, rows.num_rows)
     return path
 
