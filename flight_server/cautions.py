@@ -64,8 +64,13 @@ _CONDITION = re.compile(r"^\s*(?:Inner Join: \S|(?!Inner)\w+ Join: ).* Filter: "
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 _VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
 _KEYS = re.compile(r" Join: .+ = .+, .+ = ")
+_LITERAL = r"(?:\w*CAST\()*(?:NULL|(?!\w*CAST\()[A-Z]\w*\()"
 #: Of two columns: a literal makes no key of a join.
-_SAME = re.compile(r" IS NOT DISTINCT FROM (?!(?:CAST\()?(?:NULL|[A-Z]\w*\())")
+_SAME = re.compile(rf" IS NOT DISTINCT FROM (?!{_LITERAL})")
+#: What is an equality, or becomes one of two columns: NOT (x <> y), x IN (y) …
+_EQUAL = re.compile(rf" = | (?:!=|BETWEEN|IN \(\[) ?(?!{_LITERAL})")
+#: … and two of these: x >= y AND x <= y, NOT (x < y OR x > y).
+_ORDERED = re.compile(rf" [<>]=? (?!{_LITERAL})")
 #: A join for NOT IN, which needs its key.
 _NULL_AWARE = re.compile(r"^\s*\w+ Join: .* null_aware$", re.MULTILINE)
 #: Steps that give as many rows as they take …
@@ -139,7 +144,8 @@ def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, 
     said = planned.display_indent() if joins else ""
     if not _SAME.search(said):
         return {}
-    if " = " not in said or (joins == 1 and not _KEYS.search(text)):
+    equal = _EQUAL.search(said) or len(_ORDERED.findall(said)) > 1
+    if not equal or (joins == 1 and not _KEYS.search(text)):
         return _FLAT
     if _NULL_AWARE.search(text):
         raise Unimplemented(

@@ -173,7 +173,7 @@ class FolderTables:
         for i, table in enumerate(files):
             path = self.folder / str(name) / f"v{version}-{i}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            filters = dict.fromkeys(blooms, True) or None
+            filters = {name: {"ndv": table.num_rows} for name in blooms} or None
             pq.write_table(table, path, compression="zstd", bloom_filter_options=filters)
             written.append((path, table))
         self.now[name] = Kept(schema, written, list(live), kind, version)

@@ -52,7 +52,7 @@ def _add(table: Table, rows: pa.Table, *, statistics: bool) -> str:
             sink,
             write_statistics=statistics,
             bloom_filter_options={
-                field.name: True
+                field.name: {"ndv": rows.num_rows}
                 for field in ids
                 if not (pa.types.is_nested(field.type) or pa.types.is_boolean(field.type))
             },
