@@ -77,7 +77,7 @@ bench-compare: $(READY) ## what changed, beyond noise: make bench-compare OLD=ma
 compatibility: $(READY) ## write docs/compatibility.md from the clients' tests
 	K2_REQUIRE_CLIENTS=1 K2_WRITE_COMPATIBILITY=1 $(BIN)/pytest -n $(WORKERS) -m feature
 
-fixtures: $(READY) ## write tests/fixtures/iceberg anew with Spark and Flink (needs a JDK and Maven)
+fixtures: $(READY) ## write tests/fixtures/iceberg anew with Spark, Flink and Trino (needs a JDK and Maven)
 	$(BIN)/python tests/stack/fixtures.py $(ARGS)
 
 proto: $(READY) ## compile the vendored protocol files anew

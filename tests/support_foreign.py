@@ -100,8 +100,13 @@ def _plain(value: Any, kind: pa.DataType) -> Any:  # noqa: PLR0911 - a line per 
     if pa.types.is_decimal(kind):
         return f"{value:f}"
     if pa.types.is_floating(kind):
-        return _JAVA.get(repr(value), repr(value))
+        return float_text(value)
     return value.hex() if isinstance(value, bytes) else value
+
+
+def float_text(number: float) -> str:
+    """As Java writes it, or nearly so."""
+    return _JAVA.get(repr(number), repr(number))
 
 
 def canonical(found: list[list[Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Iceberg tables that Spark and Flink wrote: our answers are theirs, or a typed error.
+"""Iceberg tables that Spark, Flink and Trino wrote: our answers are theirs, or a typed error.
 
 The fixtures are the engines' own files (``make fixtures``); what they read of them stands beside.
 """
@@ -154,7 +154,14 @@ def test_what_cannot_be_read_exactly_is_refused_in_words(engine: Engine, table: 
         ask(engine, table, f'select * from "{table.name}"')
 
 
+@pytest.mark.parametrize("zero", ["0e0", "-0e0", "0"])
+def test_a_bloom_filter_of_trino_loses_no_zero(engine: Engine, zero: str) -> None:
+    """One file holds 0.0, the other -0.0."""
+    [table] = (table for table in TABLES if str(table) == "trino-blooms")
+    assert _count(engine, table, f"d = {zero}", ()) == 2
+
+
 def test_there_is_a_table_of_every_engine() -> None:
     """The fixtures are there, so the tests above have something to read."""
-    assert {table.engine for table in TABLES} == {"spark", "flink"}
+    assert {table.engine for table in TABLES} == {"spark", "flink", "trino"}
     assert {table.name for table in TABLES} >= set(REFUSED)

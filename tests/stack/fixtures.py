@@ -1,8 +1,9 @@
-"""Writes tests/fixtures/iceberg/ anew with the real engines: ``make fixtures ARGS=flink``.
+"""Writes tests/fixtures/iceberg/ anew with the real engines: ``make fixtures ARGS="flink trino"``.
 
 Each engine writes into a bucket of the test store, so no path of this machine stands in a file: the
 bucket's folder is the fixture, byte for byte, and tests lay it into a bucket of the same name.
-Needs a JDK (17 or newer) and Maven. Snapshot ids, names of files and times differ from run to run.
+Needs a JDK (17 or newer) and Maven; Trino, half a gigabyte of it, runs on the Java of the tests.
+Snapshot ids, names of files and times differ from run to run.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import trino_tables
 from support_foreign import BUCKET, FIXTURES
 from support_stack import POMS, S3_KEY, S3_SECRET, Stack, jars
 
 #: Engine → the names under which its fixtures lie and its tables are registered.
-ENGINES = ("spark", "flink")
+ENGINES = ("spark", "flink", "trino")
 #: Packages of the JDK that Spark and Flink look into.
 _OPENED = (
     *(f"java.{name}" for name in ("io", "lang", "lang.invoke", "lang.reflect", "net", "nio")),
@@ -66,7 +68,10 @@ def main(engines: list[str]) -> None:
         bucket.mkdir()
         for engine in engines:
             (Path(scratch) / engine).mkdir()
-            write(engine, s3["endpoint"], bucket, Path(scratch) / engine)
+            if engine == trino_tables.ENGINE:
+                trino_tables.write(stack, bucket, Path(scratch) / engine)
+            else:
+                write(engine, s3["endpoint"], bucket, Path(scratch) / engine)
             shutil.rmtree(FIXTURES / engine, ignore_errors=True)
             shutil.copytree(bucket / engine, FIXTURES / engine)
             drop_old_metadata(FIXTURES / engine)
