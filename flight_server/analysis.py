@@ -17,7 +17,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.known import Fact, facts_of
 from flight_server.names import Reference, Scope
-from flight_server.nans import Touched
+from flight_server.nans import Touched, asks_for_zero
 from flight_server.protocol.errors import Unimplemented
 from flight_server.top import Top, top_of
 
@@ -60,6 +60,7 @@ class Reads:
         top: how many rows it takes of its only scan; None: it may take all.
         facts: what it gives of all rows of its only scan; None: more than is known of them.
         touched: reference → the columns that its scans read; None: as for ``scans``.
+        zeros: references of which some scan looks for a zero; None: any may.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
@@ -69,6 +70,7 @@ class Reads:
     top: Top | None = None
     facts: tuple[Fact, ...] | None = None
     touched: Mapping[Reference, Touched] | None = None
+    zeros: frozenset[Reference] | None = None
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""
@@ -77,6 +79,10 @@ class Reads:
     def touched_of(self, at: Reference) -> Touched | None:
         """The columns that the scans of one reference read; None: unknown."""
         return None if self.touched is None else self.touched.get(at)
+
+    def looks_for_zero(self, at: Reference) -> bool:
+        """Whether the scans of one reference may look for a zero."""
+        return self.zeros is None or at in self.zeros
 
 
 def require_reading(plan: LogicalPlan) -> None:
@@ -128,12 +134,18 @@ def reads_of(plan: LogicalPlan, scope: Scope, *, unbound_join: bool) -> Reads:
         touched[at] = touched[at] | mine if at in touched else mine
     text = plan.display_indent()
     hidden = len(_SCAN_LINE.findall(text)) != sum(map(len, scans.values()))
+    zeros = (
+        at
+        for at, found in scans.items()
+        if any(asks_for_zero(each.canonical_name()) for filters in found for each in filters)
+    )
     return Reads(
         None if hidden else MappingProxyType({at: tuple(found) for at, found in scans.items()}),
         unbound_join,
         top=None if hidden else top_of(plan),
         facts=None if hidden else facts_of(plan),
         touched=None if hidden else MappingProxyType(touched),
+        zeros=None if hidden and asks_for_zero(text) else frozenset(zeros),
     )
 
 

@@ -182,7 +182,7 @@ class Execution:
             # that is never null): the answer does not depend on it, so no rows will do.
             unread = scans == ()
             real[at] = (
-                nothing(self._scope.found[at].schema) if unread else self._table(context, at, scans)
+                nothing(self._scope.found[at].schema) if unread else self._table(context, at, reads)
             )
         self._scope.real = real
         context = self._careful(context)
@@ -206,13 +206,14 @@ class Execution:
         self,
         context: SessionContext,
         at: Reference,
-        scans: Sequence[Sequence[object]] | None,
+        reads: analysis.Reads | None,
     ) -> Table:
         resolved = self._scope.found[at]
         if resolved.content is not None:
             return memory(resolved.schema, resolved.content.to_batches())
         version = self._version(at)
         planned = self._plan.prepared.reads
+        scans = None if reads is None else reads.of(at)
         source = Source(
             version,
             _ROW_PARTS[resolved.part],
@@ -226,6 +227,7 @@ class Execution:
             views=planned is not None and planned.views and not self._has_clock,
             top=None if planned is None or scans is None else planned.top,
             touched=None if planned is None or scans is None else planned.touched_of(at),
+            zero=reads is None or reads.looks_for_zero(at),
         )
         self.relations[at] = relation(context, source, self._store)
         self.reports[at] = self.relations[at].report

@@ -71,6 +71,7 @@ class Source:
         views: give strings as views; see ``flight_server.strings``.
         top: which rows matter, of all of them; None: all.
         touched: which columns the statement reads; None: it may read all.
+        zero: it may look for a zero among floating numbers.
     """
 
     version: TableVersion
@@ -84,6 +85,7 @@ class Source:
     views: bool = False
     top: Top | None = None
     touched: Touched | None = None
+    zero: bool = True
 
     @property
     def schema(self) -> pa.Schema:
@@ -137,7 +139,7 @@ def relation(context: SessionContext, source: Source, store: Store) -> Relation:
         kept = entries.slice(0, 1)
     files = by_reader(version, kept, store, source.holding)
     paths = tuple(source.reach(files.native["path"].to_pylist()))
-    unsure = doubt(kept, source.touched, source.scans)
+    unsure = doubt(kept, source.touched, zero=source.zero)
     frames = [unsure.shielded(frame) for frame in _scans(context, source, files)]
     if files.special.num_rows:
         frames.append(_in_memory(source, reread(version, files.special, store)))

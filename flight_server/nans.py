@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +34,7 @@ from catalog.scan import column
 NO_STATISTICS: Mapping[str, str] = MappingProxyType(
     {"datafusion.execution.collect_statistics": "false"}
 )
-#: A zero that is not only to be less or greater: Bloom filters may be asked for it.
+#: A zero that nothing is only to be less or greater than: Bloom filters may be asked for it.
 _ZERO = re.compile(r"(?<![<>] )(?<![<>]= )\bFloat(?:16|32|64)\(-?0\)")
 #: So few are looked at one by one: a kernel's call costs as much as some of them.
 _FEW_FILES = 4
@@ -80,22 +79,28 @@ class Doubt:
         return f.nanvl(mine, mine).alias(name) if name in self.columns else mine
 
 
-def doubt(
-    entries: pa.Table, touched: Touched | None, scans: Sequence[Sequence[Any]] | None
-) -> Doubt:
+def asks_for_zero(condition: str) -> bool:
+    """Whether some floating number is looked for that is a zero.
+
+    Args:
+        condition: as plans show it, or a whole plan.
+    """
+    return _ZERO.search(condition) is not None
+
+
+def doubt(entries: pa.Table, touched: Touched | None, *, zero: bool) -> Doubt:
     """What is not known of the files that a statement reads.
 
     Args:
         entries: of these files.
         touched: which columns it reads; None: it may read all, and judge by all.
-        scans: per reference its filters; None: any.
+        zero: it may look for a zero in them.
     """
     known = entries["nan"]
     names = [field.name for field in known.type if touched is None or field.name in touched.read]
     if not names or entries.num_rows == 0:
         return Doubt()
     worst = _worst(known, names)
-    zero = scans is None or any(_ZERO.search(each.canonical_name()) for of in scans for each in of)
     columns = (name for name in names if touched is None or name in touched.judged)
     return Doubt(
         frozenset(name for name in columns if zero or worst[name] != PROVEN),

@@ -203,7 +203,7 @@ def _kafka_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-def _s3(folder: Path, _options: Mapping[str, str]) -> Launch:
+def _s3(folder: Path, options: Mapping[str, str]) -> Launch:
     (jar,) = jars("s3proxy").glob("*.jar")
     port = free_port()
     store = folder / "store"
@@ -213,7 +213,7 @@ def _s3(folder: Path, _options: Mapping[str, str]) -> Launch:
         "s3proxy.authorization": "aws-v2-or-v4",
         "s3proxy.identity": S3_KEY,
         "s3proxy.credential": S3_SECRET,
-        "s3proxy.ignore-unknown-headers": "true",  # Trino says with each request who pays for it
+        "s3proxy.ignore-unknown-headers": options.get("lenient", "false"),
         "jclouds.provider": "filesystem-nio2",
         "jclouds.filesystem.basedir": str(store),
         "jclouds.identity": "unused",

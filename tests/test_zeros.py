@@ -192,9 +192,11 @@ def test_bloom_filters_do_not_tell_them_apart(tmp_path: Path, column: str, zero:
             f"select {column} from zeros join few on {column} = k + 0.0 where k < 1",
         ):
             assert found(engine, text) == [0.0, 0.0]
-        value = pa.RecordBatch.from_pydict({"$1": [float(zero)]})
         text = f"select {column} from zeros where {column} = $1"
-        assert found(engine, text, value) == [0.0, 0.0]
+        for values in ([float(zero)], [4.0, float(zero)]):
+            assert found(engine, text, pa.RecordBatch.from_pydict({"$1": values})) == [0.0, 0.0]
+        hidden = f"select (select count({column}) from zeros where {column} = {zero}) as n"
+        assert found(engine, hidden) == [2]
 
 
 def found(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> list[float]:
