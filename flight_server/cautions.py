@@ -60,6 +60,7 @@ _MISESTIMATED = "Selectivity is out of limit"
 #: Settings that change what the optimizer makes of a statement.
 LOGICAL = frozenset({WITHOUT, *_VALUES})
 
+_JOIN = re.compile(r"\w+ Join: ")
 _CONDITION = re.compile(r"^\s*(?:Inner Join: \S|(?!Inner)\w+ Join: ).* Filter: ", re.MULTILINE)
 _FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
 _VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
@@ -240,7 +241,7 @@ def _groups_floats(context: SessionContext, node: LogicalPlan) -> bool:
 
 def _joins_floats(context: SessionContext, node: LogicalPlan) -> bool:
     """Whether this is a join that has a floating number among its keys."""
-    if " Join: " not in node.display():
+    if not _JOIN.match(node.display()):
         return False
     left, right = map(context.create_dataframe_from_logical_plan, node.inputs())
     variant: Any = node.to_variant()

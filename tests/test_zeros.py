@@ -199,6 +199,11 @@ def test_bloom_filters_do_not_tell_them_apart(tmp_path: Path, column: str, zero:
         assert found(engine, hidden) == [2]
 
 
+def test_a_text_that_looks_like_a_join_is_none(places: tuple[SqlCatalog, Engine, Path]) -> None:
+    text = "select count(*) from zeros where cast(n as varchar) <> 'Inner Join: a = b'"
+    assert found(places[1], text) == [sum(map(len, FILES))]
+
+
 def found(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> list[float]:
     with engine.stream(engine.plan(Statement(text, values), Options(schema="demo"))) as stream:
         return list(stream.read_all().column(0).to_pylist())
