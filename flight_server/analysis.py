@@ -31,8 +31,8 @@ ALLOWED = frozenset(
 )
 
 #: Joins without an equality, as the plan's text shows them.
-_UNBOUND_JOIN = re.compile(r"^\s*(?:Cross Join:|\w+ Join:\s+(?:Filter:|$))", re.MULTILINE)
-_SCAN_LINE = re.compile(r"^\s*TableScan: ", re.MULTILINE)
+_UNBOUND_JOIN = re.compile(r"^ *+(?:Cross Join:|\w++ Join: *+(?:Filter:|$))", re.MULTILINE)
+_SCAN_LINE = re.compile(r"^ *+TableScan: ", re.MULTILINE)
 #: Words whose value differs from one planning to the next.
 CLOCK_WORDS = frozenset(
     {"now", "current_timestamp", "current_date", "current_time", "localtimestamp", "today"}

@@ -23,6 +23,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk, without_casts
 from flight_server.contexts import WITHOUT
+from flight_server.plantext import LITERAL
 from flight_server.protocol.errors import Unimplemented
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
@@ -60,28 +61,29 @@ _MISESTIMATED = "Selectivity is out of limit"
 #: Settings that change what the optimizer makes of a statement.
 LOGICAL = frozenset({WITHOUT, *_VALUES})
 
-_JOIN = re.compile(r"\w+ Join: ")
-_CONDITION = re.compile(r"^\s*(?:Inner Join: \S|(?!Inner)\w+ Join: ).* Filter: ", re.MULTILINE)
-_FILTER = re.compile(r"^\s*Filter: ", re.MULTILINE)
-_VALUE_FILTER = re.compile(r"^\s*Filter: .*\(<subquery>\)", re.MULTILINE)
-_KEYS = re.compile(r" Join: .+ = .+, .+ = ")
-_LITERAL = r"(?:\w*CAST\()*(?:NULL|(?!\w*CAST\()[A-Z]\w*\()"
+_JOIN = re.compile(r"\w++ Join: ")
+_CONDITION = re.compile(r"^ *+(?:Inner Join: \S|(?!Inner)\w++ Join: ).* Filter: ", re.MULTILINE)
+_FILTER = re.compile(r"^ *+Filter: ", re.MULTILINE)
+_VALUE_FILTER = re.compile(r"^ *+Filter: .*\(<subquery>\)", re.MULTILINE)
+_LITERAL = rf"(?:(?:TRY_)?CAST\()*{LITERAL}"
 #: Of two columns: a literal makes no key of a join.
-_SAME = re.compile(rf" IS NOT DISTINCT FROM (?!{_LITERAL})")
-#: What is an equality, or becomes one of two columns: NOT (x <> y), x IN (y) …
-_EQUAL = re.compile(rf" = | (?:!=|BETWEEN|IN \(\[) ?(?!{_LITERAL})")
+_SAME = re.compile(rf" IS NOT DISTINCT FROM (?!{_LITERAL})", re.MULTILINE)
+#: What is an equality, or becomes one of two columns: NOT (x <> y), x IN (y), x = ANY([y]) …
+_EQUAL = re.compile(
+    rf" = | (?:!= |BETWEEN |IN \(\[)(?!{_LITERAL})|\b(?:array|list)_(?:has|contains)", re.MULTILINE
+)
 #: … and two of these: x >= y AND x <= y, NOT (x < y OR x > y).
-_ORDERED = re.compile(rf" [<>]=? (?!{_LITERAL})")
+_ORDERED = re.compile(rf" [<>]=? (?!{_LITERAL})", re.MULTILINE)
 #: A join for NOT IN, which needs its key.
-_NULL_AWARE = re.compile(r"^\s*\w+ Join: .* null_aware$", re.MULTILINE)
+_NULL_AWARE = re.compile(r"^ *+\w++ Join: .* null_aware$", re.MULTILINE)
 #: Steps that give as many rows as they take …
 _THROUGH = re.compile(r"(?:SubqueryAlias|Projection): |Sort: (?!.* fetch=1$)")
 #: … and those that give one.
 _ONE_ROW = re.compile(
     r"Aggregate: groupBy=\[\[\]\]|(?:Limit|Sort): .*\bfetch=1$|EmptyRelation: rows=1$"
 )
-_UNION = re.compile(r"^\s*Union$", re.MULTILINE)
-_TOP = re.compile(r"^\s*Sort: .+ fetch=", re.MULTILINE)
+_UNION = re.compile(r"^ *+Union$", re.MULTILINE)
+_TOP = re.compile(r"^ *+Sort: .+ fetch=", re.MULTILINE)
 
 
 def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
@@ -135,7 +137,14 @@ def _where_names_meet(context: SessionContext, plan: LogicalPlan) -> Mapping[str
         found |= _CHAINED
     if " Join:" in text and _TOP.search(text):
         found |= _TOPPED
-    return found if found and any(_names_twice(context, node) for node in walk(plan)) else {}
+    met = found and (_hides_joins(plan) or any(_names_twice(context, each) for each in walk(plan)))
+    return found if met else {}
+
+
+def _hides_joins(plan: LogicalPlan) -> bool:
+    """Whether there are joins in sub-queries of expressions, whose plans cannot be walked."""
+    shown = sum(" Join: " in node.display() for node in walk(plan))
+    return plan.display_indent().count(" Join: ") > shown
 
 
 def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
@@ -143,10 +152,10 @@ def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, 
     text = plan.display_indent()
     joins = text.count(" Join: ")
     said = planned.display_indent() if joins else ""
-    if not _SAME.search(said):
+    if not (_SAME.search(said) or any(map(_is_negated, said.splitlines()))):
         return {}
     equal = _EQUAL.search(said) or len(_ORDERED.findall(said)) > 1
-    if not equal or (joins == 1 and not _KEYS.search(text)):
+    if not equal or (joins == 1 and not any(map(_has_keys, text.splitlines()))):
         return _FLAT
     if _NULL_AWARE.search(text):
         raise Unimplemented(
@@ -156,9 +165,21 @@ def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, 
     return _KEYLESS
 
 
+def _has_keys(line: str) -> bool:
+    """Whether a step is a join by several keys."""
+    _, joins, keys = line.partition(" Join: ")
+    return bool(joins) and keys.partition(" Filter: ")[0].count(" = ") > 1
+
+
+def _is_negated(line: str) -> bool:
+    """Whether a step is a join by NOT (x IS DISTINCT FROM y), which is made the other form."""
+    return " Join: " in line and "NOT " in line and " IS DISTINCT FROM " in line
+
+
 def _where_floats_are_keys(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
     """What joins by floating numbers want."""
-    return _BITS if any(_joins_floats(context, node) for node in walk(plan)) else {}
+    floats = _hides_joins(plan) or any(_joins_floats(context, node) for node in walk(plan))
+    return _BITS if floats else {}
 
 
 def _where_first(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:

@@ -29,13 +29,19 @@ from datafusion import functions as f
 
 from catalog.files import CONSTANT, PROVEN
 from catalog.scan import column
+from flight_server.plantext import LITERAL
 
 #: What the engine must be told where a column only looks constant.
 NO_STATISTICS: Mapping[str, str] = MappingProxyType(
     {"datafusion.execution.collect_statistics": "false"}
 )
-#: A zero that nothing is only to be less or greater than: Bloom filters may be asked for it.
-_ZERO = re.compile(r"(?<![<>] )(?<![<>]= )\bFloat(?:16|32|64)\(-?0\)")
+#: A zero that something is to be: less, greater or another do not ask Bloom filters.
+_ZERO = re.compile(r"(?<![<>!] )(?<![<>!]= )\bFloat(?:16|32|64)\(-?0\)")
+#: A column that is to be what is no literal: a file in which that is 0 throughout makes it one.
+_OTHER = re.compile(
+    rf" (?:[<>]?= |BETWEEN )(?!{LITERAL})| IN \(\[(?!(?:{LITERAL}, )*{LITERAL}\]\))",
+    re.MULTILINE,
+)
 #: So few are looked at one by one: a kernel's call costs as much as some of them.
 _FEW_FILES = 4
 
@@ -80,12 +86,12 @@ class Doubt:
 
 
 def asks_for_zero(condition: str) -> bool:
-    """Whether some floating number is looked for that is a zero.
+    """Whether some floating number is looked for that is a zero, or may be one in some file.
 
     Args:
         condition: as plans show it, or a whole plan.
     """
-    return _ZERO.search(condition) is not None
+    return bool(_ZERO.search(condition) or _OTHER.search(condition))
 
 
 def doubt(entries: pa.Table, touched: Touched | None, *, zero: bool) -> Doubt:

@@ -157,6 +157,7 @@ def _created(place: Place) -> Place:
             except Unavailable:  # a busy machine; what the tests are about comes later
                 if time.monotonic() > limit:
                     raise
+                time.sleep(0.5)
     place.close()
     return place
 

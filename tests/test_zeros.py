@@ -195,8 +195,23 @@ def test_bloom_filters_do_not_tell_them_apart(tmp_path: Path, column: str, zero:
         text = f"select {column} from zeros where {column} = $1"
         for values in ([float(zero)], [4.0, float(zero)]):
             assert found(engine, text, pa.RecordBatch.from_pydict({"$1": values})) == [0.0, 0.0]
+        joined = f"select (select count(*) from zeros join few on {column} = k) as n"
+        assert found(engine, joined) == [2]
         hidden = f"select (select count({column}) from zeros where {column} = {zero}) as n"
         assert found(engine, hidden) == [2]
+
+
+@pytest.mark.parametrize(
+    "where", ["f = n", "f = n * 2", "f in (n, 3)", "f between n and n", "f = n or f = 77"]
+)
+def test_a_column_that_is_zero_throughout_a_file_is_no_literal(tmp_path: Path, where: str) -> None:
+    """The engine puts what a file says of it in its place, and asks the Bloom filter."""
+    kept = FolderTables(tmp_path)
+    files = [([-0.0, -0.0], [0, 0]), ([0.0, 1.0], [0, 0]), ([-0.0, 5.0, -3.0], [0, 0, 7])]
+    rows = [pa.table({"f": f, "n": pa.array(n, pa.int64())}) for f, n in files]
+    kept.publish(TableName("demo", "zeros"), rows, blooms=["f"])
+    with closing(Engine(kept, kept, Limits(spill_folder=tmp_path / "spill"))) as engine:
+        assert found(engine, f"select count(*) from zeros where {where}") == [4]
 
 
 def test_a_text_that_looks_like_a_join_is_none(places: tuple[SqlCatalog, Engine, Path]) -> None:
