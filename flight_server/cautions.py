@@ -13,9 +13,10 @@ Source: apache/datafusion issues 25244, 25262, 25263, 25264 and 25296 (dynamic f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext
@@ -86,6 +87,41 @@ _UNION = re.compile(r"^ *+Union$", re.MULTILINE)
 _TOP = re.compile(r"^ *+Sort: .+ fetch=", re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """An optimized plan as it shows itself, drawn once.
+
+    Attributes:
+        context: the plan's.
+        text: all of it.
+        steps: those that can be walked to, and what each of them shows.
+        sides: the joins among them, with the columns of both sides.
+        joins: how many there are, with those in sub-queries of expressions …
+        hidden: … of which there are some: nothing walks to them.
+    """
+
+    context: SessionContext
+    text: str
+    steps: Sequence[tuple[LogicalPlan, str]]
+    sides: Sequence[tuple[LogicalPlan, pa.Schema, pa.Schema]]
+    joins: int
+    hidden: bool
+
+    @classmethod
+    def of(cls, context: SessionContext, plan: LogicalPlan) -> Self:
+        """Drawn from a plan."""
+        text = plan.display_indent()
+        steps = [(node, node.display()) for node in walk(plan)]
+        sides = [
+            (node, *(_columns(context, side) for side in node.inputs()))
+            for node, said in steps
+            if _JOIN.match(said)
+        ]
+        joins = text.count(" Join: ")
+        hidden = joins > sum(" Join: " in said for _, said in steps)
+        return cls(context, text, steps, sides, joins, hidden)
+
+
 def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
     """The engine's settings under which a statement is answered right; mostly none.
 
@@ -101,22 +137,23 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
             which null equals null; a value of a sub-query that may have several rows, where the
             engine would take all of them; how many values a constant has.
     """
-    if any(map(_counts_a_constant, walk(plan))):
+    drawn = _Drawn.of(context, plan)
+    if any(_counts_a_constant(*step) for step in drawn.steps):
         raise Unimplemented(
             "count(DISTINCT c) of a column that is one constant would be 1 where there is no row:"
             " write count(*) > 0, or count what is not constant"
         )
-    if any(_may_be_many(context, node) for node in walk(plan)):
+    if any(_may_be_many(drawn, *step) for step in drawn.steps):
         raise Unimplemented(
             "the sub-query of a value may give several rows: write (SELECT max(x) …), or LIMIT 1"
         )
-    found = {**_where_names_meet(context, plan), **_where_floats_are_keys(context, plan)}
-    if _RIGHT.items() <= found.items() and _CONDITION.search(plan.display_indent()):
+    found = {**_where_names_meet(drawn), **_where_floats_are_keys(drawn)}
+    if _RIGHT.items() <= found.items() and _CONDITION.search(drawn.text):
         raise Unimplemented(
             "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
             " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
         )
-    return {**found, **_where_nulls_equal(planned, plan), **_where_first(context, plan)}
+    return {**found, **_where_nulls_equal(planned, drawn), **_where_first(drawn)}
 
 
 def together(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
@@ -124,40 +161,30 @@ def together(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, 
     return {**settings, **more, **(_KEYLESS if _KEYLESS.items() <= settings.items() else {})}
 
 
-def _where_names_meet(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+def _where_names_meet(drawn: _Drawn) -> Mapping[str, str]:
     """What joins of columns with one name want."""
-    text = plan.display_indent()
-    joins = text.count(" Join: ")
     found: dict[str, str] = {}
-    if "Right Join: " in text and _FILTER.search(text):
+    if "Right Join: " in drawn.text and _FILTER.search(drawn.text):
         found |= _RIGHT
-    if joins and _VALUE_FILTER.search(text):
+    if drawn.joins and _VALUE_FILTER.search(drawn.text):
         found |= _VALUES
-    if joins > 1:
+    if drawn.joins > 1:
         found |= _CHAINED
-    if " Join:" in text and _TOP.search(text):
+    if " Join:" in drawn.text and _TOP.search(drawn.text):
         found |= _TOPPED
-    met = found and (_hides_joins(plan) or any(_names_twice(context, each) for each in walk(plan)))
+    met = found and (drawn.hidden or any(_names_twice(*both) for _, *both in drawn.sides))
     return found if met else {}
 
 
-def _hides_joins(plan: LogicalPlan) -> bool:
-    """Whether there are joins in sub-queries of expressions, whose plans cannot be walked."""
-    shown = sum(" Join: " in node.display() for node in walk(plan))
-    return plan.display_indent().count(" Join: ") > shown
-
-
-def _where_nulls_equal(planned: LogicalPlan, plan: LogicalPlan) -> Mapping[str, str]:
+def _where_nulls_equal(planned: LogicalPlan, drawn: _Drawn) -> Mapping[str, str]:
     """What joins want in which null equals null."""
-    text = plan.display_indent()
-    joins = text.count(" Join: ")
-    said = planned.display_indent() if joins else ""
+    said = planned.display_indent() if drawn.joins else ""
     if not (_SAME.search(said) or any(map(_is_negated, said.splitlines()))):
         return {}
     equal = _EQUAL.search(said) or len(_ORDERED.findall(said)) > 1
-    if not equal or (joins == 1 and not any(map(_has_keys, text.splitlines()))):
+    if not equal or (drawn.joins == 1 and not any(map(_has_keys, drawn.text.splitlines()))):
         return _FLAT
-    if _NULL_AWARE.search(text):
+    if _NULL_AWARE.search(drawn.text):
         raise Unimplemented(
             "NOT IN over a sub-query beside IS NOT DISTINCT FROM and further joins would lose"
             " nulls: write NOT EXISTS (SELECT 1 FROM … WHERE b.x = a.x) for the NOT IN"
@@ -176,25 +203,23 @@ def _is_negated(line: str) -> bool:
     return " Join: " in line and "NOT " in line and " IS DISTINCT FROM " in line
 
 
-def _where_floats_are_keys(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+def _where_floats_are_keys(drawn: _Drawn) -> Mapping[str, str]:
     """What joins by floating numbers want."""
-    floats = _hides_joins(plan) or any(_joins_floats(context, node) for node in walk(plan))
+    floats = drawn.hidden or any(_joins_floats(*each) for each in drawn.sides)
     return _BITS if floats else {}
 
 
-def _where_first(context: SessionContext, plan: LogicalPlan) -> Mapping[str, str]:
+def _where_first(drawn: _Drawn) -> Mapping[str, str]:
     """What the first rows by some order want."""
-    text = plan.display_indent()
-    if not _TOP.search(text):
+    if not _TOP.search(drawn.text):
         return {}
-    united = _UNITED if _UNION.search(text) else {}
-    grouped = _HEAP if any(_groups_floats(context, node) for node in walk(plan)) else {}
+    united = _UNITED if _UNION.search(drawn.text) else {}
+    grouped = _HEAP if any(_groups_floats(drawn, *step) for step in drawn.steps) else {}
     return {**united, **grouped}
 
 
-def _counts_a_constant(node: LogicalPlan) -> bool:
+def _counts_a_constant(node: LogicalPlan, shown: str) -> bool:
     """Whether the engine takes the number of values from statistics that do not mind the rows."""
-    shown = node.display()
     if not shown.startswith("Aggregate: groupBy=[[]]") or "count(DISTINCT " not in shown:
         return False
     [below] = node.inputs()
@@ -211,14 +236,15 @@ def _counts_a_constant(node: LogicalPlan) -> bool:
     return False
 
 
-def _may_be_many(context: SessionContext, node: LogicalPlan) -> bool:
+def _may_be_many(drawn: _Drawn, node: LogicalPlan, shown: str) -> bool:
     """Whether this is a sub-query that stands for one value, to be joined, and may have more.
 
     One that refers to what is outside has further columns, by which it is joined.
     """
-    if not node.display().startswith("SubqueryAlias: __scalar_sq_"):
-        return False
-    if len(context.create_dataframe_from_logical_plan(node).schema().names) > 1:
+    if (
+        not shown.startswith("SubqueryAlias: __scalar_sq_")
+        or len(_columns(drawn.context, node)) > 1
+    ):
         return False
     while _THROUGH.match(node.display()):
         [node] = node.inputs()
@@ -246,30 +272,27 @@ def real_schema(
     planned = frame.schema()
     if optimized is None:
         return planned
-    real = context.create_dataframe_from_logical_plan(optimized).schema()
+    real = _columns(context, optimized)
     typed = zip(planned, real.types, strict=True)
     return pa.schema([field.with_type(kind) for field, kind in typed])
 
 
-def _groups_floats(context: SessionContext, node: LogicalPlan) -> bool:
+def _columns(context: SessionContext, node: LogicalPlan) -> pa.Schema:
+    """Of a step's rows."""
+    return context.create_dataframe_from_logical_plan(node).schema()
+
+
+def _groups_floats(drawn: _Drawn, node: LogicalPlan, shown: str) -> bool:
     """Whether this makes groups, of floating numbers among others."""
-    if not node.display().startswith("Aggregate: "):
+    if not shown.startswith("Aggregate: "):
         return False
-    return any(
-        map(pa.types.is_floating, context.create_dataframe_from_logical_plan(node).schema().types)
-    )
+    return any(map(pa.types.is_floating, _columns(drawn.context, node).types))
 
 
-def _joins_floats(context: SessionContext, node: LogicalPlan) -> bool:
-    """Whether this is a join that has a floating number among its keys."""
-    if not _JOIN.match(node.display()):
-        return False
-    left, right = map(context.create_dataframe_from_logical_plan, node.inputs())
+def _joins_floats(node: LogicalPlan, left: pa.Schema, right: pa.Schema) -> bool:
+    """Whether a join has a floating number among its keys."""
     variant: Any = node.to_variant()
-    return any(
-        _is_float(mine, left.schema()) or _is_float(other, right.schema())
-        for mine, other in variant.on()
-    )
+    return any(_is_float(mine, left) or _is_float(other, right) for mine, other in variant.on())
 
 
 def _is_float(key: Expr, schema: pa.Schema) -> bool:
@@ -279,12 +302,6 @@ def _is_float(key: Expr, schema: pa.Schema) -> bool:
     return " AS Float" in name or any(each in name for each in mine)
 
 
-def _names_twice(context: SessionContext, node: LogicalPlan) -> bool:
-    """Whether this is a join of two sides that share a column's name."""
-    sides = node.inputs()
-    if len(sides) != 2 or " Join: " not in node.display():  # noqa: PLR2004 - a join has two
-        return False
-    left, right = (
-        set(context.create_dataframe_from_logical_plan(side).schema().names) for side in sides
-    )
-    return not left.isdisjoint(right)
+def _names_twice(left: pa.Schema, right: pa.Schema) -> bool:
+    """Whether two sides of a join share a column's name."""
+    return not set(left.names).isdisjoint(right.names)

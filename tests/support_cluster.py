@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +40,12 @@ class Daemon:
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self._launch.port), 1):
                 return
-            assert time.monotonic() < limit, (self._home / "output.log").read_text()[-600:]
+            assert time.monotonic() < limit, self.said()
             time.sleep(0.05)
+
+    def said(self) -> str:
+        """The end of its output."""
+        return (self._home / "output.log").read_text(errors="replace")[-600:]
 
     def kill(self) -> None:
         """Ends it without a warning; idempotent."""
@@ -98,16 +102,33 @@ class Cluster(Broker):
 
     def wait_until_led(self, topic: str, *, other_than: int, partition: int = 0) -> int:
         """The next leader of a partition."""
-        self._wait(lambda: self.leader(topic, partition) not in (-1, other_than))
+        self._become(
+            lambda: self.leader(topic, partition) not in (-1, other_than),
+            f"{topic}[{partition}] has another leader than {other_than}",
+        )
         return self.leader(topic, partition)
 
     def wait_until_in_sync(self, topic: str, node: int, partition: int = 0) -> None:
         """Returns when the broker holds all of a partition."""
-        self._wait(lambda: node in self.in_sync(topic, partition))
+        self._become(
+            lambda: node in self.in_sync(topic, partition),
+            f"broker {node} holds all of {topic}[{partition}]",
+        )
 
     def wait_until_left(self, topic: str, node: int, partition: int = 0) -> None:
         """Returns when the broker is no longer counted among those that hold all."""
-        self._wait(lambda: node not in self.in_sync(topic, partition))
+        self._become(
+            lambda: node not in self.in_sync(topic, partition),
+            f"broker {node} is not counted in {topic}[{partition}]",
+        )
+
+    def _become(self, condition: Callable[[], bool], wanted: str) -> None:
+        """Waits for what a broker may have to be started for first, on a machine that is busy."""
+        try:
+            self._wait(condition, wanted, START_S + ADMIN_S)
+        except TimeoutError as error:
+            said = "".join(f"\n{node}: {daemon.said()}" for node, daemon in self.nodes.items())
+            raise TimeoutError(f"{error}{said}") from None
 
 
 @contextmanager
@@ -123,7 +144,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             daemon.wait()
         found = Cluster(",".join(f"127.0.0.1:{ports[node]}" for node in nodes))
         object.__setattr__(found, "nodes", nodes)
-        found._wait(lambda: len(found.admin.list_topics(timeout=ADMIN_S).brokers) == NODES)
+        found._become(
+            lambda: len(found.admin.list_topics(timeout=ADMIN_S).brokers) == NODES,
+            f"{NODES} brokers are one cluster",
+        )
         yield found
     finally:
         for daemon in nodes.values():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,8 +25,10 @@ from catalog.spec import TableName
 from catalog.stores import StoreOptions
 from catalog.tables import Need, Pin, TableVersion
 from flight_server.engine import Engine, Options, Statement
+from flight_server.limits import Limits
 
 TRADES = TableName("market_data", "trades")
+FEW = TableName("market_data", "few")
 PLAIN = TableName("market_data", "symbols")
 
 TRADES_SCHEMA = pa.schema(
@@ -286,3 +290,31 @@ def ask(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> list
     """A statement's rows, as DuckDB's client gives them."""
     plan = engine.plan(Statement(text, values), Options(schema="market_data"))
     return [tuple(row.values()) for row in engine.stream(plan).read_all().to_pylist()]
+
+
+@contextmanager
+def trades_and_few(folder: Path, **others: pa.Table) -> Iterator[Engine]:
+    """Trades: offsets 0 to 349; few: 0 to 39. Both have files and a tail; others have a file."""
+    kept = FolderTables(folder)
+    live = trades(300, 50).to_batches()
+    kept.publish(TRADES, [trades(100 * i, 100) for i in range(3)], live)
+    kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
+    for name, rows in others.items():
+        kept.publish(TableName("market_data", name), [rows])
+    with closing(Engine(kept, kept, Limits())) as engine:
+        yield engine
+
+
+@contextmanager
+def trades_and_few_in_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
+    """The same rows."""
+    columns = ["symbol", "price", "quantity", "note", "ratio", "_offset"]
+    with duckdb.connect() as made:
+        made.register("trades", trades(0, 350).select(columns))
+        made.register("few", trades(0, 40).select(columns))
+        yield made
+
+
+def assert_alike(engine: Engine, duck: duckdb.DuckDBPyConnection, text: str) -> None:
+    """Both answer with the same rows, in the same order."""
+    assert ask(engine, text) == duck.execute(text).fetchall()

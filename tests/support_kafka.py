@@ -49,18 +49,18 @@ class Broker:
         topic = name or f"market.equities.trades.t{uuid.uuid4().hex[:12]}"
         wish = NewTopic(topic, partitions, 1, config=dict(config or {}))
         self._done(self.admin.create_topics([wish]))
-        self._wait(lambda: self._partitions(topic) == partitions)
+        self._wait(lambda: self._partitions(topic) == partitions, f"{topic} exists")
         return topic
 
     def delete_topic(self, topic: str) -> None:
         """Deletes the topic and waits until the broker has forgotten it."""
         self._done(self.admin.delete_topics([topic]))
-        self._wait(lambda: self._partitions(topic) == 0)
+        self._wait(lambda: self._partitions(topic) == 0, f"{topic} is gone")
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Grows the topic to ``total`` partitions."""
         self._done(self.admin.create_partitions([NewPartitions(topic, total)]))
-        self._wait(lambda: self._partitions(topic) == total)
+        self._wait(lambda: self._partitions(topic) == total, f"{topic} has {total} partitions")
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Deletes the records below an offset, per partition."""
@@ -107,9 +107,9 @@ class Broker:
             future.result(ADMIN_S)  # type: ignore[attr-defined] # the client has no types
 
     @staticmethod
-    def _wait(condition: Callable[[], bool]) -> None:
-        limit = time.monotonic() + ADMIN_S
+    def _wait(condition: Callable[[], bool], wanted: str, timeout_s: float = ADMIN_S) -> None:
+        limit = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > limit:
-                raise TimeoutError("the broker did not carry it out in time")
+                raise TimeoutError(f"not within {timeout_s:.0f} s: {wanted}")
             time.sleep(0.05)

@@ -36,6 +36,8 @@ CACHE = ROOT / ".stack"
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 #: Longest start of one server, in seconds: 3 s when idle, ten times that on a busy machine.
 START_S = 60.0
+#: How many characters of a server's output stand beside a failure.
+_TOLD = 600
 #: How often a watcher looks for its owner and the stop file, in seconds.
 WATCH_S = 0.2
 #: The one identity that the test store accepts; it protects nothing.
@@ -354,10 +356,10 @@ class Stack:
         state: Mapping[str, str] = json.loads(ready.read_text())
         return state
 
-    def said(self, limit: int = 3_000) -> Iterator[tuple[str, str]]:
-        """(server, the last ``limit`` characters of its output) of all that were started."""
+    def said(self) -> Iterator[tuple[str, str]]:
+        """(server, the end of its output) of all that were started."""
         for name in SERVERS:
-            if text := _tail(self.folder / name, limit, ""):
+            if text := _tail(self.folder / name, ""):
                 yield name, text
 
     def _start(self, name: str, options: Mapping[str, str], ready: Path, failed: Path) -> None:
@@ -397,9 +399,9 @@ def _stop(folder: Path) -> None:
     _watchers.clear()
 
 
-def _tail(folder: Path, limit: int = 600, nothing: str = "no output") -> str:
+def _tail(folder: Path, nothing: str = "no output") -> str:
     logs = sorted(folder.glob("*/output.log"))
-    return logs[-1].read_text(errors="replace")[-limit:] if logs else nothing
+    return logs[-1].read_text(errors="replace")[-_TOLD:] if logs else nothing
 
 
 # --- the watcher process ------------------------------------------------------------------------

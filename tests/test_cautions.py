@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support_engine import TRADES, FolderTables, trades
+from support_engine import FEW, FolderTables, trades, trades_and_few
 
 from catalog.mapped import map_segment
 from catalog.records import Range
@@ -21,21 +21,13 @@ from flight_server.engine import Engine, Options, Statement
 from flight_server.limits import Limits
 from flight_server.protocol.errors import Unimplemented
 
-FEW = TableName("market_data", "few")
-LATE = TableName("market_data", "late")
 
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Trades: offsets 0 to 349; few: 0 to 39; late: 1000 to 1009. The first two have a tail."""
-    kept = FolderTables(tmp_path)
-    live = trades(300, 50).to_batches()
-    kept.publish(TRADES, [trades(100 * i, 100) for i in range(3)], live)
-    kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
-    kept.publish(LATE, [trades(1000, 10)])
-    made = Engine(kept, kept, Limits())
-    yield made
-    made.close()
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Late trades: offsets 1000 to 1009."""
+    folder = tmp_path_factory.mktemp("cautions")
+    with trades_and_few(folder, late=trades(1000, 10)) as made:
+        yield made
 
 
 def ask(engine: Engine, text: str, values: pa.RecordBatch | None = None) -> pa.Table:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 import pytest
-from support_engine import TRADES, FolderTables, ask, trades
+from support_engine import ask, assert_alike, trades_and_few, trades_and_few_in_duckdb
 
 from flight_server.engine import Engine
-from flight_server.limits import Limits
 from flight_server.protocol.errors import Unimplemented
 
 #: Every tenth quantity is null; the others are offset % 7.
@@ -19,17 +18,13 @@ Q = "quantity"
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    kept = FolderTables(tmp_path_factory.mktemp("lists"))
-    kept.publish(TRADES, [trades(0, 30)], trades(30, 20).to_batches())
-    made = Engine(kept, kept, Limits())
-    yield made
-    made.close()
+    with trades_and_few(tmp_path_factory.mktemp("lists")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def duck() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as made:
-        made.register("trades", trades(0, 50).select(["symbol", "quantity", "ratio", "_offset"]))
+    with trades_and_few_in_duckdb() as made:
         yield made
 
 
@@ -95,8 +90,7 @@ def test_it_is_refused_wherever_the_lists_meet(engine: Engine, text: str) -> Non
 def test_other_lists_are_answered(
     engine: Engine, duck: duckdb.DuckDBPyConnection, condition: str
 ) -> None:
-    text = f"select _offset from trades where {condition} order by 1"
-    assert ask(engine, text) == duck.execute(text).fetchall()
+    assert_alike(engine, duck, f"select _offset from trades where {condition} order by 1")
 
 
 def test_each_set_of_values_is_judged(engine: Engine) -> None:

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 import pytest
-from support_engine import TRADES, FolderTables, ask, trades
+from support_engine import ask, assert_alike, trades_and_few, trades_and_few_in_duckdb
 
-from catalog.spec import TableName
 from flight_server.engine import Engine, Options, Statement
-from flight_server.limits import Limits
 from flight_server.protocol.errors import FlightSqlError, Unimplemented
 
-FEW = TableName("market_data", "few")
 #: Every tenth quantity is null, in both tables.
 N = "(select quantity from few)"
 S = "_offset in (select _offset from few)"
@@ -22,22 +19,13 @@ S = "_offset in (select _offset from few)"
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """Trades: offsets 0 to 349; few: 0 to 39. Both have files and a tail."""
-    kept = FolderTables(tmp_path_factory.mktemp("nulls"))
-    live = trades(300, 50).to_batches()
-    kept.publish(TRADES, [trades(100 * i, 100) for i in range(3)], live)
-    kept.publish(FEW, [trades(0, 20)], trades(20, 20).to_batches())
-    made = Engine(kept, kept, Limits())
-    yield made
-    made.close()
+    with trades_and_few(tmp_path_factory.mktemp("nulls")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def duck() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as made:
-        columns = ["symbol", "price", "quantity", "note", "ratio", "_offset"]
-        made.register("trades", trades(0, 350).select(columns))
-        made.register("few", trades(0, 40).select(columns))
+    with trades_and_few_in_duckdb() as made:
         yield made
 
 
@@ -156,8 +144,7 @@ def test_it_is_refused_in_the_same_words_elsewhere(engine: Engine, text: str) ->
 def test_what_asks_only_for_truth_is_answered(
     engine: Engine, duck: duckdb.DuckDBPyConnection, condition: str
 ) -> None:
-    text = f"select _offset from trades where {condition} order by 1"
-    assert ask(engine, text) == duck.execute(text).fetchall()
+    assert_alike(engine, duck, f"select _offset from trades where {condition} order by 1")
 
 
 @pytest.mark.parametrize("word", ["= any", "<> any", "> all"])
@@ -188,7 +175,7 @@ def test_any_and_all_inside_a_sub_query_are_refused(engine: Engine, word: str) -
 def test_joins_and_groups_are_answered(
     engine: Engine, duck: duckdb.DuckDBPyConnection, text: str
 ) -> None:
-    assert ask(engine, text) == duck.execute(text).fetchall()
+    assert_alike(engine, duck, text)
 
 
 @pytest.mark.parametrize("values", [[False, True], [True, False], [True]])
@@ -224,7 +211,7 @@ def test_nulls_behind_not_in_are_kept_beside_equal_nulls(
         with pytest.raises(Unimplemented, match="NOT EXISTS"):
             ask(engine, text)
     else:
-        assert ask(engine, text) == duck.execute(text).fetchall()
+        assert_alike(engine, duck, text)
 
 
 def test_explained_statements_are_judged_alike(engine: Engine) -> None:

@@ -26,6 +26,13 @@ from support_stack import POMS, S3_KEY, S3_SECRET, Stack, free_port, jars, java
 ENGINE, NAMESPACE = "trino", "t"
 #: Longest start, and longest answer, in seconds.
 START_S, ANSWER_S = 180.0, 60.0
+_HEADERS = {
+    "X-Trino-User": "k2",
+    "X-Trino-Catalog": "k2",
+    "X-Trino-Schema": NAMESPACE,
+    "X-Trino-Time-Zone": "UTC",
+    "X-Trino-Client-Capabilities": "PARAMETRIC_DATETIME",  # else moments have milliseconds
+}
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # moments are told in UTC
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -50,7 +57,7 @@ def write(stack: Stack, bucket: Path, scratch: Path) -> None:
         for [name] in ask("SHOW TABLES"):
             answer = _answer(ask, name)
             url = f"{rest['uri']}/v1/namespaces/{NAMESPACE}/tables/{name}"
-            answer["metadata"] = httpx.get(url).json()["metadata-location"]
+            answer["metadata"] = httpx.get(url).raise_for_status().json()["metadata-location"]
             written = ",\n ".join(f'"{key}": {_json(answer[key])}' for key in sorted(answer))
             (answers / f"{name}.json").write_text(f"{{{written}}}\n")
 
@@ -130,7 +137,9 @@ def _server(store: str, rest: Mapping[str, str], folder: Path) -> Iterator[Ask]:
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
-        yield _asked(port, server, folder / "log")
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=address, headers=_HEADERS, timeout=ANSWER_S) as client:
+            yield _asked(client, server, folder / "log")
     finally:
         server.kill()
         server.wait()
@@ -148,19 +157,11 @@ def _home() -> Path:
     return home
 
 
-def _asked(port: int, server: subprocess.Popen[bytes], log: Path) -> Ask:
+def _asked(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> Ask:
     """Asks the server, once it answers."""
-    headers = {
-        "X-Trino-User": "k2",
-        "X-Trino-Catalog": "k2",
-        "X-Trino-Schema": NAMESPACE,
-        "X-Trino-Time-Zone": "UTC",
-        "X-Trino-Client-Capabilities": "PARAMETRIC_DATETIME",  # else moments have milliseconds
-    }
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=ANSWER_S)
 
     def ask(text: str) -> list[list[Any]]:
-        page = client.post("/v1/statement", content=text).json()
+        page = client.post("/v1/statement", content=text).raise_for_status().json()
         rows: list[list[Any]] = []
         while True:
             if "error" in page:
@@ -170,7 +171,7 @@ def _asked(port: int, server: subprocess.Popen[bytes], log: Path) -> Ask:
                 rows.append([_plain(v, kind) for v, kind in zip(row, kinds, strict=True)])
             if "nextUri" not in page:
                 return rows
-            page = client.get(page["nextUri"]).json()
+            page = client.get(page["nextUri"]).raise_for_status().json()
 
     limit = time.monotonic() + START_S
     while True:
