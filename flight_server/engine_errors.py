@@ -59,21 +59,22 @@ REPLACEMENTS = {
     "len": "length(x)",
 }
 
-_AT = re.compile(r"(?P<reason>[^\"].*?) at Line: (?P<line>\d+), Column: (?P<column>\d+)", re.DOTALL)
+#: Messages hold texts of the statement: no pattern looks through all that follows at every place.
+_AT = re.compile(r" at Line: (?P<line>\d++), Column: (?P<column>\d++)")
 _NO_TABLE = re.compile(r"(?:table|No table named) '([^']*)'")
-_NO_COLUMN = re.compile(r"No field named (?P<name>.+?)\.(?:\s|$)")
-_VALID = re.compile(r"Valid fields are (?P<fields>.+?)\.\s*$", re.DOTALL)
+_NO_COLUMN, _VALID = "No field named ", "Valid fields are "
+_NAME = re.compile(r"(?P<name>.+?)\.(?:\s|$)")
 _NO_FUNCTION = re.compile(r"Invalid function '(?P<name>[^']*)'")
 _PARAMETER = re.compile(r"Placeholder '(?P<id>[^']*)' was not provided")
 _NOISE = re.compile(
-    r"DataFusion error: |Error during planning: |Optimizer rule '\w+' failed\s*|caused by\s*"
+    r"DataFusion error: |Error during planning: |Optimizer rule '\w++' failed|caused by"
     r"|Execution error: |Arrow error: |SQL error: |Internal error: |Schema error: "
     r"|Substrait error: "
-    r"|\s*This issue was likely caused by a bug in DataFusion's code.*"
-    r"|\s*[Bb]acktrace:.*",
+    r"|This issue was likely caused by a bug in DataFusion's code.*"
+    r"|[Bb]acktrace:.*",
     re.DOTALL,
 )
-_PATH = re.compile(r"(?:\w+://|/)?(?:[\w.\-=%@+~]+/){2,}[\w.\-=%@+~]*")
+_PATH = re.compile(r"(?:(?<!\w)\w++://|/|(?<![\w.\-=%@+~]))(?:[\w.\-=%@+~]++/){2,}[\w.\-=%@+~]*+")
 
 
 @contextmanager
@@ -138,7 +139,8 @@ def _syntax(message: str, text: SqlText, _: Scope) -> FlightSqlError:
     if match is None:
         return syntax_refused(text.sql, len(text.sql), inner)
     offset = _offset(text.rewritten, int(match["line"]), int(match["column"]))
-    reason = match["reason"].replace("Expected: ", "expected ").replace("found: ", "found ")
+    reason = inner[: match.start()].lstrip('"')
+    reason = reason.replace("Expected: ", "expected ").replace("found: ", "found ")
     return syntax_refused(text.sql, text.origin(offset), reason)
 
 
@@ -169,9 +171,10 @@ def _did_you_mean(names: Sequence[str]) -> str:
 
 
 def _no_column(message: str, _: SqlText, __: Scope) -> FlightSqlError:
-    match, valid = _NO_COLUMN.search(message), _VALID.search(message)
+    match = _NAME.match(message.partition(_NO_COLUMN)[2])
     name = match["name"] if match else "?"
-    fields = valid["fields"].split(", ") if valid else []
+    valid = message.partition(_VALID)[2].rstrip()
+    fields = valid.removesuffix(".").split(", ") if valid.endswith(".") else []
     if not fields:
         return NotFound(f"there is no column {name}")
     plain = {field.rpartition(".")[2].strip('"'): field for field in fields}

@@ -18,6 +18,7 @@ SETTINGS = {
     "datafusion.explain.physical_plan_only": "true",
 }
 
+_STEP = re.compile(r" *+[A-Z]\w*Exec\b")
 _ROWS = re.compile(r"statistics=\[Rows=(?:Exact|Inexact)\((\d+)\)")
 _SERIES = re.compile(r"start=(-?\d+), end=(-?\d+)")
 _FETCH = re.compile(r"fetch=(\d+)")
@@ -80,8 +81,8 @@ def _rows(step: _Step) -> int | None:
 
 def _said(line: str, head: str) -> int | None:
     """What the engine says of the step itself."""
-    if (own := _ROWS.search(line)) is not None:
-        return int(own[1])
+    if own := _ROWS.findall(line):
+        return int(own[-1])  # a literal of the statement, which may look like it, stands before
     if (series := _SERIES.search(head)) is not None:
         return abs(int(series[2]) - int(series[1])) + 1
     return _RECURSIVE_ROWS if head.startswith("RecursiveQueryExec") else None
@@ -103,7 +104,9 @@ def _tree(explained: str) -> list[_Step]:
     roots: list[_Step] = []
     stack: list[_Step] = []
     for line in explained.splitlines():
-        if not line.strip():
+        if not _STEP.match(line):
+            if stack:  # the rest of a step with a newline in a text
+                stack[-1].line += line
             continue
         step = _Step(line.strip(), len(line) - len(line.lstrip()))
         while stack and stack[-1].indent >= step.indent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -12,9 +11,9 @@ from catalog.tables import Pin
 from flight_server.hybrid import Report
 from flight_server.names import Reference, Resolved
 
-#: A file in a list of files: what stands before it, its folders, its name.
-_LISTED = re.compile(r"(\[|, )([^\[\]]*?/)([^/\[\]]+\.parquet)")
-_FILE = re.compile(r"(?:\w+://)?[^\s\[\](){},]*/([^\s\[\](){},/]+\.parquet)")
+_FILE = ".parquet"
+#: What may stand before a file that is in no list.
+_BEFORE = " \t\r(){},"
 
 
 def versions(
@@ -59,8 +58,35 @@ def without_paths(text: str, folders: Iterable[str]) -> str:
         bare = bare.removeprefix("/").rstrip("/") + "/"
         for form in (f"{folder.rstrip('/')}/", f"/{bare}", bare):
             text = text.replace(form, "./")
-    text = _LISTED.sub(lambda m: m[0] if m[2].startswith("./") else f"{m[1]}…/{m[3]}", text)
-    return _FILE.sub(lambda m: m[0] if m[0].startswith(("./", "…/")) else f"…/{m[1]}", text)
+    return "\n".join(map(_without_folders, text.split("\n")))
+
+
+def _without_folders(line: str) -> str:
+    """A line with the names of files alone, unless they are relative to their table already.
+
+    Each character is looked at a few times, whatever the texts of a statement look like.
+    """
+    *before, last = line.split(_FILE)
+    shown = []
+    for each in before:
+        folder, slash, name = each.rpartition("/")
+        start = _start(folder)
+        relative = not slash or each.startswith("./", start)
+        shown.append(each if relative else f"{each[:start]}…/{name}")
+    return _FILE.join([*shown, last])
+
+
+def _start(folder: str) -> int:
+    """Where the name of a folder begins, of which this is the end.
+
+    It may have spaces and commas in it where it is in a list: the first of one begins at its
+    bracket, each further one at the first comma after the file before it.
+    """
+    opened = max(folder.rfind("["), folder.rfind("]"))
+    if opened >= 0 and folder[opened] == "[":
+        return opened + 1
+    comma = folder.find(", ", opened + 1)
+    return comma + 2 if comma >= 0 else 1 + max(map(folder.rfind, (*_BEFORE, "]")))
 
 
 def explained(

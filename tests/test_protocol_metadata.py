@@ -9,6 +9,7 @@ import pytest
 
 from flight_server.protocol import metadata, sqlinfo, xdbc
 from flight_server.protocol.backend import TableEntry
+from flight_server.protocol.errors import InvalidArgument
 from flight_server.protocol.messages import GetDbSchemas, GetTables
 
 COLUMNS = pa.schema([("price", pa.decimal128(18, 8)), pa.field("name", pa.utf8(), nullable=False)])
@@ -325,7 +326,19 @@ def test_every_type_name_of_a_column_is_listed() -> None:
         ("trades$live", "trades$live", True),
         ("A", "a", False),
         ("a\\", "a\\", True),
+        ("%ab%b", "ab", False),
+        ("%ab%b", "aabab", True),
+        ("%a_%b%", "xaab", True),
+        ("a%%%", "a", True),
+        ("%a", "aba", True),
+        (40 * "%_" + "%x", 60 * "a", False),  # not in all the ways there are
+        (40 * "%_" + "%a", 60 * "a", True),
     ],
 )
 def test_patterns(pattern: str, name: str | None, expected: bool) -> None:  # noqa: FBT001 - a case
     assert metadata.like(pattern)(name) is expected
+
+
+def test_a_pattern_that_is_no_name_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="at most 10,000 characters"):
+        metadata.like((metadata.MAX_PATTERN + 1) * "_")

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from flight_server.protocol.backend import TableEntry
+from flight_server.protocol.errors import InvalidArgument
 from flight_server.protocol.messages import GetDbSchemas, GetTables
 
 _PREFIX = "ARROW:FLIGHT:SQL:"
@@ -26,6 +27,8 @@ _PREFIX = "ARROW:FLIGHT:SQL:"
 _ROWS = 10_000
 #: Schemas in one batch of GetTables, in bytes: a batch stays below 2 MiB, which all clients take.
 _SCHEMA_BYTES = 1024 * 1024
+#: Characters of a pattern of names.
+MAX_PATTERN = 10_000
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -278,18 +281,26 @@ def like(pattern: str | None) -> Callable[[str | None], bool]:
     r"""A matcher for ``%`` (any text) and ``_`` (one character), ``\`` escapes; None: anything.
 
     The empty pattern matches what has no such name, and nothing else.
+
+    Raises:
+        InvalidArgument: it has more than :data:`MAX_PATTERN` characters.
     """
     if pattern is None:
         return lambda _name: True
-    parts = [_like_part(part) for part in re.findall(r"\\.|[^\\]|\\", pattern, re.DOTALL)]
-    compiled = re.compile("".join(parts), re.DOTALL)
+    if len(pattern) > MAX_PATTERN:
+        raise InvalidArgument(f"a pattern of names has at most {MAX_PATTERN:,} characters")
+    parts = [""]
+    for each in re.findall(r"\\.|[^\\]|\\", pattern, re.DOTALL):
+        if each == "%":
+            parts.append("")
+        else:
+            parts[-1] += "." if each == "_" else re.escape(each[-1])
+    first, *others = parts
+    # What stands between two % is where it is found first: no other place would leave more room.
+    between = [f"(?>.*?{each})" for each in others[:-1]]
+    last = [f".*{each}" for each in others[-1:]]
+    compiled = re.compile("".join([first, *between, *last]), re.DOTALL)
     return lambda name: compiled.fullmatch(name or "") is not None
-
-
-def _like_part(part: str) -> str:
-    if part in {"%", "_"}:
-        return ".*" if part == "%" else "."
-    return re.escape(part[-1])
 
 
 def _exact(wanted: str | None) -> Callable[[str | None], bool]:

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 Row: TypeAlias = tuple[Any, ...]
+#: Digits of a decimal, and more: Python's own arithmetic rounds to 28.
+PRECISION = 100
 
 
 def rows(table: pa.Table) -> list[Row]:
@@ -32,6 +34,12 @@ def says_something(answer: Sequence[Row]) -> bool:
     return len(answer) > 1 or any(value not in (None, 0) for row in answer for value in row)
 
 
+def exact(number: Decimal) -> int | Decimal:
+    """One form of a number, whatever its scale."""
+    with localcontext(prec=PRECISION):
+        return int(number) if number == number.to_integral_value() else number.normalize()
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if math.isnan(value):
@@ -39,7 +47,7 @@ def _plain(value: Any) -> Any:
         # As text, so that 0.0 is not -0.0; a float that is whole is not the integer.
         return value.hex()
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else value.normalize()
+        return exact(value)
     if isinstance(value, datetime):
         return value.replace(tzinfo=None)
     if isinstance(value, bool):

@@ -6,14 +6,14 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Literal
 
 import duckdb
 from adbc_driver_flightsql import dbapi
 
 from catalog.errors import CatalogError
-from differential.answers import Row, rows, same, says_something
+from differential.answers import PRECISION, Row, exact, rows, same, says_something
 from differential.known import REFUSED
 from differential.tally import Answer, Finding, Tally, finding
 from differential.trees import Expr, Query, Rendering, Select
@@ -235,8 +235,8 @@ def _combined(query: Select, parts: Sequence[Sequence[Row]]) -> Row:
 def _total(known: Sequence[Any]) -> Any:
     if isinstance(known[0], str):
         return sum(map(float.fromhex, known)).hex()
-    total = sum(known, Decimal(0))
-    return int(total) if total == total.to_integral_value() else total.normalize()
+    with localcontext(prec=PRECISION):
+        return exact(sum(known, Decimal(0)))
 
 
 def _ordered(text: str) -> tuple[bool, float, bool]:
