@@ -2,6 +2,8 @@
 #   make demo ARGS="--for 30s --json"     make test
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
+# Processes start by the hundred; each loads what the first one compiled.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test lint types unit chaos model mutants fuzz differential bench bench-compare compatibility fixtures proto lock clean
 
 # The first interpreter that runs here and is a version that we support.

@@ -31,8 +31,8 @@ from flight_server.protocol.errors import Unimplemented
 #: every table with a tail is), even where it names columns of both. Merge joins push nothing, but
 #: mistake columns in further conditions of an outer join's ON.
 _RIGHT = MappingProxyType({"datafusion.optimizer.prefer_hash_join": "false"})
-#: The filter that a join makes of its keys while it runs is pushed through another join, or an
-#: aggregate over one, to the first column of that name.
+#: The filter that a join makes of its keys while it runs is pushed through another join, or what
+#: is left of one, or an aggregate over one, to the first column of that name.
 _CHAINED = MappingProxyType({"datafusion.optimizer.enable_join_dynamic_filter_pushdown": "false"})
 #: Joins are made flat, with the conditions around them, and IS NOT DISTINCT FROM becomes =.
 _FLAT = MappingProxyType({WITHOUT: "eliminate_cross_join"})
@@ -83,6 +83,7 @@ _THROUGH = re.compile(r"(?:SubqueryAlias|Projection): |Sort: (?!.* fetch=1$)")
 _ONE_ROW = re.compile(
     r"Aggregate: groupBy=\[\[\]\]|(?:Limit|Sort): .*\bfetch=1$|EmptyRelation: rows=1$"
 )
+_NULLS = re.compile(r"^ *+Projection: .*\bNULL\b", re.MULTILINE)
 _UNION = re.compile(r"^ *+Union$", re.MULTILINE)
 _TOP = re.compile(r"^ *+Sort: .+ fetch=", re.MULTILINE)
 
@@ -162,18 +163,36 @@ def together(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, 
 
 
 def _where_names_meet(drawn: _Drawn) -> Mapping[str, str]:
-    """What joins of columns with one name want."""
+    """What columns with one name want, of a join or of what is left of one."""
+    valued, topped = _VALUE_FILTER.search(drawn.text), _TOP.search(drawn.text)
+    if not (drawn.joins or valued or topped):
+        return {}
+    repeats = _repeats_names(drawn)
+    meet = repeats or drawn.hidden or any(_names_twice(*both) for _, *both in drawn.sides)
+    if not meet:
+        return {}
     found: dict[str, str] = {}
     if "Right Join: " in drawn.text and _FILTER.search(drawn.text):
         found |= _RIGHT
-    if drawn.joins and _VALUE_FILTER.search(drawn.text):
+    if valued:
         found |= _VALUES
-    if drawn.joins > 1:
+    if drawn.joins > 1 or repeats:
         found |= _CHAINED
-    if " Join:" in drawn.text and _TOP.search(drawn.text):
+    if topped:
         found |= _TOPPED
-    met = found and (drawn.hidden or any(_names_twice(*both) for _, *both in drawn.sides))
-    return found if met else {}
+    return found
+
+
+def _repeats_names(drawn: _Drawn) -> bool:
+    """Whether a projection has a name twice: a join that meets no row leaves nulls for one side."""
+    if "Subquery:" in drawn.text and _NULLS.search(drawn.text):
+        return True  # nothing walks to it
+    shown = (
+        _columns(drawn.context, node).names
+        for node, said in drawn.steps
+        if said.startswith("Projection: ")
+    )
+    return any(len(names) > len(set(names)) for names in shown)
 
 
 def _where_nulls_equal(planned: LogicalPlan, drawn: _Drawn) -> Mapping[str, str]:

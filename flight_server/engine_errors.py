@@ -308,6 +308,15 @@ _RULES: tuple[tuple[str, Callable[[str, SqlText, Scope], FlightSqlError | Catalo
     ("failed to match any signature", _plain(InvalidArgument)),
     ("not implemented", _not_offered),
     ("not supported", _not_offered),
+    (
+        "does not match with the projection expression",
+        _fixed(
+            Unimplemented(
+                "columns of one name meet in these joins where the engine fails: write b LEFT JOIN"
+                " a for a RIGHT JOIN b, or give them names of their own in a sub-query"
+            )
+        ),
+    ),
     ("Internal error", _fixed(Internal("the engine failed on this statement: please report it"))),
     ("Schema contains duplicate", _duplicate),
     ("Error during planning", _plain(InvalidArgument)),

@@ -14,7 +14,15 @@ from chaos.market import START_US
 from support_kafka import Broker
 from support_stack import Stack, free_port
 
-from bench import fetch_lane, hybrid_lane, latency_lane, pool_lane, suite
+from bench import (
+    fetch_lane,
+    files_lane,
+    growth_lane,
+    hybrid_lane,
+    latency_lane,
+    pool_lane,
+    suite,
+)
 from bench.crowd import crowd
 from bench.lanes import LANES
 from bench.peers import Ask, Peers, server
@@ -38,6 +46,8 @@ def test_the_lane_answers(lane: str, stage: Stage, monkeypatch: pytest.MonkeyPat
     """Lanes compare answers themselves; a peer that is not there has a line of its own."""
     for name, less in {"SECONDS": 0.1, "ROUNDS": 1, "CLIENTS": (1, 2)}.items():
         monkeypatch.setattr(latency_lane, name, less)
+    monkeypatch.setattr(files_lane, "ROUNDS", 1)
+    monkeypatch.setattr(growth_lane, "SEGMENTS", (1, 2))
     figures = LANES[lane](stage)
     assert figures
     for figure in figures:

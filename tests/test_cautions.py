@@ -62,6 +62,30 @@ def test_what_a_join_learns_is_not_said_of_another_column(engine: Engine) -> Non
     assert answer.to_pylist() == [{"n": n, "mine": n + 250} for n in range(10)]
 
 
+@pytest.mark.parametrize("never", ["false", "cast(null as boolean)", "1 = 2"])
+def test_nulls_for_a_side_without_rows_are_not_taken_for_the_other_side(
+    engine: Engine, never: str
+) -> None:
+    """What the join by EXISTS learns of a column is not said of the nulls of that name."""
+    text = (
+        f'select o.price from "trades$runs" t left join "few$runs" o on {never} where'
+        " t.symbol > 'A' and exists"
+        ' (select 1 from "few$runs" f where f.price = t.price and f.quantity is not null)'
+    )
+    assert ask(engine, text)["price"].to_pylist() == [None] * 18
+    assert ask(engine, f"select (select count(*) from ({text})) as n")["n"].to_pylist() == [18]
+
+
+@pytest.mark.parametrize("where", ["", "where t.price >= (select min(price) + 3 from few)"])
+def test_the_first_rows_beside_nulls_of_the_same_name(engine: Engine, where: str) -> None:
+    text = (
+        'select t.price as p, o.price as q from "trades$runs" t left join few o on false'
+        f" {where} order by t.price desc limit 3"
+    )
+    for _ in range(10):  # it depends on which file is read first
+        assert ask(engine, text)["p"].to_pylist() == [299, 298, 297]
+
+
 def test_a_right_join_with_a_condition_below_a_window_is_answered(engine: Engine) -> None:
     """A merge join, which the first claim is owed to, panics here."""
     answer = ask(
@@ -336,6 +360,18 @@ def test_a_right_join_within_joins_that_would_fail_is_refused(engine: Engine) ->
     )
     with pytest.raises(Unimplemented, match="write b LEFT JOIN a"):
         ask(engine, text)
+
+
+def test_joins_of_one_name_that_the_engine_fails_on_are_refused_in_words(engine: Engine) -> None:
+    """Its own projections through a merge join lose their columns; the way that it names is open."""
+    text = (
+        "select count(x.c) as n, max(x.q) as q from (select case when t.price between 5 and 0"
+        " then f.quantity else f.quantity end as q, f.ratio as c from {} on t.price = f.price"
+        " where t.ratio is null order by f.timestamp, t.symbol nulls first, f.symbol limit 1) x"
+    )
+    with pytest.raises(Unimplemented, match="write b LEFT JOIN a"):
+        ask(engine, text.format("late t right join few f"))
+    assert ask(engine, text.format("few f left join late t")).to_pylist() == [{"n": 1, "q": None}]
 
 
 @pytest.mark.parametrize(

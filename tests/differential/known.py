@@ -44,6 +44,7 @@ REFUSED = MappingProxyType(
         "these joins and sub-queries together": "settings that ask for one another (judging.py)",
         "a cast has no name of its own": "the engine calls max(x) and max(cast(x as …)) alike",
         "ANY or ALL inside a further": "the engine finds other rows (flight_server/nulls.py)",
+        "columns of one name meet in these joins": "the engine fails on its own projections",
         "a filter above this RIGHT JOIN": "neither hash nor merge joins get it right (the same)",
         "a join without an equality": "known to be small only where files say how many rows",
         "is declared as non-nullable but contains null": "the engine, of a full join of joins",
