@@ -363,7 +363,7 @@ def test_a_right_join_within_joins_that_would_fail_is_refused(engine: Engine) ->
 
 
 def test_joins_of_one_name_that_the_engine_fails_on_are_refused_in_words(engine: Engine) -> None:
-    """Its own projections through a merge join lose their columns; the way that it names is open."""
+    """Its projections lose their columns in a merge join; the way that is named is open."""
     text = (
         "select count(x.c) as n, max(x.q) as q from (select case when t.price between 5 and 0"
         " then f.quantity else f.quantity end as q, f.ratio as c from {} on t.price = f.price"
