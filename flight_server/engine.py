@@ -147,6 +147,7 @@ class Engine:
             context = planner.context()
             with entered(scope):
                 frame = run_sql(context, text)
+                analysis.require_few_joins(frame.logical_plan())
                 analysis.require_reading(frame.logical_plan())
                 require_nulls_kept(frame.logical_plan())
                 wanted = (
@@ -156,7 +157,7 @@ class Engine:
                 told = wanted if is_bound else params.described(context, text, wanted)
                 plan, reads = None, None
                 if is_bound:
-                    sets = self._sets(statement, wanted)
+                    sets = self._sets(text, statement, wanted)
                     frame = planner.frame(text, sets[0]) if text.parameters else frame
                     found = judged(text, sets, planner, frame)
                     text, frame, plan = found.text, found.frame, found.plan
@@ -173,9 +174,12 @@ class Engine:
                 schema = wire_schema(real_schema(context, frame, plan))
         return Shape(text, names_of(scope), schema, wanted, told, reads, divisible)
 
-    def _sets(self, statement: Statement, wanted: pa.Schema) -> Sequence[Mapping[str, pa.Scalar]]:
+    def _sets(
+        self, text: SqlText, statement: Statement, wanted: pa.Schema
+    ) -> Sequence[Mapping[str, pa.Scalar]]:
         """The values of each set of parameters; without parameters: one without values."""
         given = statement.parameters
+        params.require_small(text, given)
         count = params.sets(given, self._limits.max_parameter_sets)
         return [params.bound(wanted, given, row) for row in range(count)]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from catalog.errors import CatalogError, FileMissing, shorten
+from catalog.errors import MAX_VALUE_CHARS, CatalogError, FileMissing, shorten
 from flight_server.names import TABLE_FUNCTIONS, Reference, Scope
 from flight_server.protocol.errors import (
     DataLost,
@@ -59,9 +59,12 @@ REPLACEMENTS = {
     "len": "length(x)",
 }
 
-#: Messages hold texts of the statement: no pattern looks through all that follows at every place.
-_AT = re.compile(r" at Line: (?P<line>\d++), Column: (?P<column>\d++)")
+# Messages hold texts of the statement: no pattern looks through all that follows at every place.
+
+#: Where the parser stopped; of several, the last is its own.
+_AT = re.compile(r" at Line: (?P<line>\d{1,9}+), Column: (?P<column>\d{1,9}+)")
 _NO_TABLE = re.compile(r"(?:table|No table named) '([^']*)'")
+#: What stands before a column that there is not, and before those that there are.
 _NO_COLUMN, _VALID = "No field named ", "Valid fields are "
 _NAME = re.compile(r"(?P<name>.+?)\.(?:\s|$)")
 _NO_FUNCTION = re.compile(r"Invalid function '(?P<name>[^']*)'")
@@ -135,9 +138,10 @@ def _syntax(message: str, text: SqlText, _: Scope) -> FlightSqlError:
     if "RecursionLimitExceeded" in message:
         return ResourceExhausted("the statement is nested too deep for the parser: about 50 levels")
     inner = message.partition('Error("')[2].rpartition('")')[0] or clean(message)
-    match = _AT.search(inner)
-    if match is None:
+    places = list(_AT.finditer(inner))
+    if not places:
         return syntax_refused(text.sql, len(text.sql), inner)
+    match = places[-1]
     offset = _offset(text.rewritten, int(match["line"]), int(match["column"]))
     reason = inner[: match.start()].lstrip('"')
     reason = reason.replace("Expected: ", "expected ").replace("found: ", "found ")
@@ -145,10 +149,8 @@ def _syntax(message: str, text: SqlText, _: Scope) -> FlightSqlError:
 
 
 def _offset(sql: str, line: int, column: int) -> int:
-    start = 0
-    for _ in range(line - 1):
-        start = sql.find("\n", start) + 1
-    return start + max(column - 1, 0)
+    before = sql.split("\n", line - 1)[: line - 1]
+    return sum(len(each) + 1 for each in before) + max(column - 1, 0)
 
 
 def _no_table(message: str, _: SqlText, scope: Scope) -> FlightSqlError:
@@ -175,6 +177,7 @@ def _no_column(message: str, _: SqlText, __: Scope) -> FlightSqlError:
     name = match["name"] if match else "?"
     valid = message.partition(_VALID)[2].rstrip()
     fields = valid.removesuffix(".").split(", ") if valid.endswith(".") else []
+    name, fields = shorten(name), [field for field in fields if len(field) <= MAX_VALUE_CHARS]
     if not fields:
         return NotFound(f"there is no column {name}")
     plain = {field.rpartition(".")[2].strip('"'): field for field in fields}

@@ -19,9 +19,13 @@ SETTINGS = {
 }
 
 _STEP = re.compile(r" *+[A-Z]\w*Exec\b")
-_ROWS = re.compile(r"statistics=\[Rows=(?:Exact|Inexact)\((\d+)\)")
+_ROWS = re.compile(r"statistics=\[Rows=(?:Exact|Inexact)\((\d{1,19})\)")
 _SERIES = re.compile(r"start=(-?\d+), end=(-?\d+)")
-_FETCH = re.compile(r"fetch=(\d+)")
+_FETCH = re.compile(r"fetch=(\d{1,19})")
+#: Steps that give the first rows.
+_FIRST = ("Sort", "GlobalLimitExec", "LocalLimitExec", "Coalesce")
+#: Of a join; a text that looks like a step may hide one.
+_SIDES = 2
 _UNBOUND = ("CrossJoinExec", "NestedLoopJoinExec")
 #: Joins with an equality: taken to give as many rows as their larger side.
 _JOINS = ("HashJoinExec", "SortMergeJoinExec", "SymmetricHashJoinExec")
@@ -60,8 +64,9 @@ def _refuse(step: _Step, limit: int) -> None:
     sides = [_rows(child) for child in step.children]
     known = [max(rows, 1) for rows in sides if rows is not None]
     product = math.prod(known)
-    if product > limit or len(known) < len(sides):
-        pairs = f"about {product:,}" if len(known) == len(sides) else "an unknown number of"
+    unknown = len(known) < max(len(sides), _SIDES)
+    if product > limit or unknown:
+        pairs = "an unknown number of" if unknown else f"about {product:,}"
         raise ResourceExhausted(
             f"a join without an equality would compare {pairs} pairs of rows, the limit "
             f"is {limit:,} (limits.max_product_rows): join ON a.x = b.x, or filter first"
@@ -71,18 +76,18 @@ def _refuse(step: _Step, limit: int) -> None:
 def _rows(step: _Step) -> int | None:
     """An estimate of a step's rows, the engine's own where it has one; None: nothing is known."""
     head = step.line.partition("statistics=")[0]
-    fetch = _FETCH.search(head)
     said = _said(step.line, head)
     rows = _derived(step, head) if said is None else said
-    if fetch is None:
+    fetched = [int(each) for each in _FETCH.findall(head)] if head.startswith(_FIRST) else []
+    if not fetched:
         return rows
-    return int(fetch[1]) if rows is None else min(rows, int(fetch[1]))
+    return max(fetched) if rows is None else min(rows, max(fetched))
 
 
 def _said(line: str, head: str) -> int | None:
     """What the engine says of the step itself."""
     if own := _ROWS.findall(line):
-        return int(own[-1])  # a literal of the statement, which may look like it, stands before
+        return max(map(int, own))  # a text in the line may look like it: only more are believed
     if (series := _SERIES.search(head)) is not None:
         return abs(int(series[2]) - int(series[1])) + 1
     return _RECURSIVE_ROWS if head.startswith("RecursiveQueryExec") else None
@@ -103,14 +108,21 @@ def _derived(step: _Step, head: str) -> int | None:
 def _tree(explained: str) -> list[_Step]:
     roots: list[_Step] = []
     stack: list[_Step] = []
-    for line in explained.splitlines():
-        if not _STEP.match(line):
-            if stack:  # the rest of a step with a newline in a text
-                stack[-1].line += line
-            continue
+    for line in _lines(explained):
         step = _Step(line.strip(), len(line) - len(line.lstrip()))
         while stack and stack[-1].indent >= step.indent:
             stack.pop()
         (stack[-1].children if stack else roots).append(step)
         stack.append(step)
     return roots
+
+
+def _lines(explained: str) -> list[str]:
+    """A line for each step: one with a newline in a text has several."""
+    steps: list[list[str]] = []
+    for line in explained.splitlines():
+        if _STEP.match(line):
+            steps.append([line])
+        elif steps:
+            steps[-1].append(line)
+    return ["".join(each) for each in steps]

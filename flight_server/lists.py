@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType({WITHOUT: "simplify_expressions"}
 
 #: A list behind IN, and the end of what is looked up in it: so many characters tell enough.
 _LISTED = re.compile(r"\"? (?:NOT )?IN \(\[")
-_END = re.compile(r"(?:\w+|\W)$")
+_END = re.compile(r"\w+|\W")
 _LONGEST_END = 128
 _OTHER = MappingProxyType({"AND": "OR", "OR": "AND"})
 _REFUSAL = (
@@ -47,7 +47,7 @@ def may_meet(shown: str) -> bool:
         shown: a plan's text.
     """
     ends = (shown[max(0, at.start() - _LONGEST_END) : at.start()] for at in _LISTED.finditer(shown))
-    operands = [found[0] for end in ends if (found := _END.search(end))]
+    operands = [found[0] for end in ends if (found := _END.match(end[::-1]))]
     alike = len(operands) > len(set(operands))
     return alike or (len(operands) > 1 and ")" in operands)  # a cast may hide that they are
 
@@ -99,46 +99,59 @@ class _List:
     negated: bool
 
 
-def _judge(part: Expr, *, asks_truth: bool, above: str = "AND", negated: bool = False) -> None:
-    """Judges the lists that stand side by side in AND or OR, and whatever stands below.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An expression, or what stands in one by another word than the parts around it.
 
-    Args:
-        part: an expression, or what stands in one by another word than the parts around it.
+    Attributes:
+        expression: itself.
         asks_truth: null does as well as false.
         above: AND or OR, with every NOT above it taken into account …
         negated: … of which there is an odd number.
     """
-    side_by_side = []
-    parts = [(part, negated)]
-    while parts:
-        each, negated = parts.pop()
-        kind = each.variant_name()
-        said = each.to_variant().op() if kind == "BinaryExpr" else ""
-        if kind == "Not":
-            parts += [(inner, not negated) for inner in each.rex_call_operands()]
-        elif said in _OTHER and (_OTHER[said] if negated else said) == above:
-            parts += [(inner, negated) for inner in each.rex_call_operands()]
-        elif said in _OTHER:
-            _judge(each, asks_truth=asks_truth, above=_OTHER[above], negated=negated)
-        elif kind == "InList":
-            side_by_side.append(_listed(each, negated))
-            _judge_inside(each.to_variant().expr())
-        else:
-            _judge_inside(each)
-    if above == "OR" or not asks_truth:
-        _require_rest(side_by_side, above)
+
+    expression: Expr
+    asks_truth: bool
+    above: str = "AND"
+    negated: bool = False
 
 
-def _judge_inside(part: Expr) -> None:
-    """Judges what stands inside something else than AND, OR and NOT."""
-    if part.variant_name() in WITHOUT_PARTS or not may_meet(part.canonical_name()):
-        return
+def _judge(expression: Expr, *, asks_truth: bool) -> None:
+    """Judges the lists that stand side by side in AND or OR, and whatever stands below."""
+    below = [_Part(expression, asks_truth)]
+    while below:  # an expression may be nested deeper than Python's calls
+        part = below.pop()
+        side_by_side = []
+        parts = [(part.expression, part.negated)]
+        while parts:
+            each, negated = parts.pop()
+            kind = each.variant_name()
+            said = each.to_variant().op() if kind == "BinaryExpr" else ""
+            if kind == "Not":
+                parts += [(inner, not negated) for inner in each.rex_call_operands()]
+            elif said in _OTHER and (_OTHER[said] if negated else said) == part.above:
+                parts += [(inner, negated) for inner in each.rex_call_operands()]
+            elif said in _OTHER:
+                below.append(_Part(each, part.asks_truth, _OTHER[part.above], negated))
+            elif kind == "InList":
+                side_by_side.append(_listed(each, negated))
+                below += _inside(each.to_variant().expr())
+            else:
+                below += _inside(each)
+        if part.above == "OR" or not part.asks_truth:
+            _require_rest(side_by_side, part.above)
+
+
+def _inside(part: Expr) -> list[_Part]:
+    """What stands inside something else than AND, OR and NOT."""
+    if part.variant_name() in WITHOUT_PARTS:
+        return []
     try:
-        parts = part.rex_call_operands()
+        return [_Part(each, asks_truth=False) for each in part.rex_call_operands()]
     except Exception as error:  # the bindings' only type: what cannot be seen may hold anything
-        raise Unimplemented(_REFUSAL) from error
-    for each in parts:
-        _judge(each, asks_truth=False)
+        if may_meet(part.canonical_name()):
+            raise Unimplemented(_REFUSAL) from error
+        return []
 
 
 def _listed(part: Expr, negated: bool) -> _List:  # noqa: FBT001

@@ -24,7 +24,9 @@ from flight_server.protocol.errors import Unimplemented
 
 #: How plans show it; a literal may, too.
 _SHOWN = "IN (<subquery>)"
-#: Functions that make null of null only.
+#: Expressions that do …
+_STRICT_KINDS = frozenset({"Alias", "BinaryExpr", "Cast", "Literal", "Negative", "Placeholder"})
+#: … and functions that make null of null only.
 _STRICT = frozenset(
     {
         *("abs", "ceil", "floor", "round", "signum", "trunc", "lower", "upper", "btrim", "ltrim"),
@@ -116,30 +118,31 @@ def _is_sound(node: LogicalPlan) -> bool:
     return not any(_holds_in(each) for each in _expressions(node))
 
 
-def _is_truth_asked(condition: Expr, *, negated: bool = False, alone: bool = True) -> bool:
+def _is_truth_asked(condition: Expr) -> bool:
     """Whether a condition is true for the same rows where an IN is false in the place of null.
 
     Args:
-        condition: of a filter or join, or a part of one.
-        negated: an odd number of NOT stands above.
-        alone: only what comes to AND stands above, so that all rows that are left fulfil it.
+        condition: of a filter or join; it may be nested deeper than Python's calls.
     """
-    kind = condition.variant_name()
-    if kind == "Not":
-        [inner] = condition.rex_call_operands()
-        return _is_truth_asked(inner, negated=not negated, alone=alone)
-    if kind == "InSubquery":
-        said = condition.to_variant()
-        if _holds_in(said.expr()):
+    # Of each part: an odd number of NOT stands above, and only what comes to AND, so that all rows
+    # that are left fulfil it.
+    parts = [(condition, False, True)]
+    while parts:
+        part, negated, alone = parts.pop()
+        kind = part.variant_name()
+        if kind == "Not":
+            parts += [(each, not negated, alone) for each in part.rex_call_operands()]
+        elif kind == "InSubquery":
+            said = part.to_variant()
+            kept = said.negated() == negated or (alone and _is_strict(said.expr()))
+            if not kept or _holds_in(said.expr()):
+                return False
+        elif kind == "BinaryExpr" and (op := part.to_variant().op()) in {"AND", "OR"}:
+            alone = alone and (op == "OR") == negated
+            parts += [(each, negated, alone) for each in part.rex_call_operands()]
+        elif _holds_in(part):
             return False
-        return said.negated() == negated or (alone and _is_strict(said.expr()))
-    if kind == "BinaryExpr" and (op := condition.to_variant().op()) in {"AND", "OR"}:
-        alone = alone and (op == "OR") == negated
-        return all(
-            _is_truth_asked(each, negated=negated, alone=alone)
-            for each in condition.rex_call_operands()
-        )
-    return not _holds_in(condition)
+    return True
 
 
 def _is_strict(left: Expr) -> bool:
@@ -147,28 +150,39 @@ def _is_strict(left: Expr) -> bool:
 
     The engine minds nulls where columns may be null: not those that an expression makes.
     """
-    kind = left.variant_name()
-    if kind in {"Column", "OuterReferenceColumn"}:
-        return True
-    if kind == "ScalarFunction":
-        strict = left.canonical_name().partition("(")[0] in _STRICT
-    else:
-        strict = kind in {"Alias", "BinaryExpr", "Cast", "Literal", "Negative", "Placeholder"}
-    parts = [] if kind in WITHOUT_PARTS else left.rex_call_operands() if strict else []
-    return strict and "NULL" not in left.canonical_name() and all(map(_is_strict, parts))
+    columns = {"Column", "OuterReferenceColumn"}
+    if left.variant_name() not in columns and "NULL" in left.canonical_name():
+        return False
+    parts = [left]
+    while parts:
+        part = parts.pop()
+        kind = part.variant_name()
+        if kind == "ScalarFunction":
+            strict = part.canonical_name().partition("(")[0] in _STRICT
+        else:
+            strict = kind in columns | _STRICT_KINDS
+        if not strict:
+            return False
+        if kind not in columns | WITHOUT_PARTS:
+            parts += part.rex_call_operands()
+    return True
 
 
 def _holds_in(expression: Expr) -> bool:
     """Whether an IN over a sub-query is somewhere in an expression."""
-    if _SHOWN not in expression.canonical_name() or expression.variant_name() in WITHOUT_PARTS:
-        return False
-    if expression.variant_name() == "InSubquery":
-        return True
-    try:
-        parts = expression.rex_call_operands()
-    except Exception:  # noqa: BLE001  # the bindings' only type: what cannot be seen may hold one
-        return True
-    return any(_holds_in(each) for each in parts)
+    parts = [expression] if _SHOWN in expression.canonical_name() else []
+    while parts:
+        part = parts.pop()
+        if part.variant_name() == "InSubquery":
+            return True
+        if part.variant_name() in WITHOUT_PARTS:
+            continue
+        try:
+            parts += part.rex_call_operands()
+        except Exception:  # noqa: BLE001  # the bindings' only type: what cannot be seen …
+            if _SHOWN in part.canonical_name():
+                return True  # … may hold one
+    return False
 
 
 def _expressions(node: LogicalPlan) -> Iterator[Expr]:

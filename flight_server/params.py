@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 import pyarrow as pa
 from datafusion import SessionContext
 
-from flight_server.protocol.errors import InvalidArgument
+from flight_server.protocol.errors import InvalidArgument, ResourceExhausted
 from flight_server.sqllex import Token, lex
 from flight_server.sqltext import SqlText
 from flight_server.wire import wire_type
 
+#: Of parameters of which the engine leaves some out: each of more would be one planning more.
+MOST_ASKED = 100
+#: What plans may hold of bound values, and what is not worth to be counted.
+MAX_SHOWN_BYTES, _FEW_BYTES = 64 * 1024 * 1024, 64 * 1024
 _PREPARE = "EXPLAIN PREPARE parameters AS "
 #: After a type's first word: the type is another one than that word says.
 _TYPE_GOES_ON = frozenset({"[", "with", "without", "varying", "precision"})
@@ -25,7 +30,9 @@ def parameter_schema(context: SessionContext, text: SqlText) -> pa.Schema:
     The statement's names must be in scope; it has been planned before, so it is sound.
     """
     types = _inferred(context, text.rewritten)
-    if len(types) != text.parameters:
+    if len(types) != text.parameters > MOST_ASKED:
+        types = [pa.null()] * text.parameters
+    elif len(types) != text.parameters:
         # The engine leaves out what it cannot infer, so positions shift: ask one by one.
         each = [_inferred(context, _only(text.rewritten, n + 1)) for n in range(text.parameters)]
         types = [found[0] if found else pa.null() for found in each]
@@ -113,6 +120,24 @@ def _in_milliseconds(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.timestamp("ms", kind.tz)
     return pa.time32("ms") if pa.types.is_time(kind) else kind
+
+
+def require_small(text: SqlText, parameters: pa.RecordBatch | None) -> None:
+    """Bounds what plans hold of bound values: each as often as it stands in the text.
+
+    Raises:
+        ResourceExhausted: more than :data:`MAX_SHOWN_BYTES`.
+    """
+    if parameters is None or parameters.nbytes <= _FEW_BYTES:
+        return
+    uses = Counter(token.text for token in lex(text.rewritten) if token.kind == "parameter")
+    columns = enumerate(parameters.columns, start=1)
+    size = sum(uses[f"${number}"] * column.nbytes for number, column in columns)
+    if size > MAX_SHOWN_BYTES:
+        raise ResourceExhausted(
+            f"the bound values come to {size} bytes, each counted wherever it stands, the limit is"
+            f" {MAX_SHOWN_BYTES}: name it once, FROM (SELECT $1 AS x) p"
+        )
 
 
 def bound(

@@ -17,6 +17,9 @@ from flight_server.sqllex import Token
 #: Largest product of all the sizes that a statement asks for by literals: 32,768 rows of a batch
 #: times this many bytes are 0.5 GB.
 MAX_GROWTH = 16_384
+#: Numbers are read to so many digits, and sizes counted no further: Python refuses longer ones.
+_DIGITS = 18
+_LARGEST = 10**_DIGITS
 
 
 _AS_OF = "write FOR VERSION AS OF or FOR TIMESTAMP AS OF, and a literal, behind a table's name"
@@ -126,7 +129,7 @@ def check_growth(tokens: Sequence[Token]) -> None:
             continue
         if size is None:
             raise ResourceExhausted(_unbounded(name))
-        product *= max(size, 1)
+        product = min(product * max(size, 1), _LARGEST)
     if product > MAX_GROWTH:
         raise ResourceExhausted(
             f"the statement makes values of {product} elements or characters, the limit is "
@@ -234,7 +237,7 @@ def _literal(arguments: Sequence[Sequence[Token]], index: int) -> int | None:
     if len(argument) != 1 or argument[0].kind != "number" or not argument[0].text.isdigit():
         return None
     sign = -1 if len(arguments[index]) % 2 == 0 else 1
-    return sign * int(argument[0].text)
+    return sign * int(argument[0].text[:_DIGITS])
 
 
 def _series_length(arguments: Sequence[Sequence[Token]]) -> int | None:

@@ -33,6 +33,8 @@ _TYPES = re.compile(r"CAST\(.{0,500}? AS \w+|\b\w++\([^()]*\)")
 _SIGNS = re.compile(r"\bFloat(?:32|64)\((-?)0\)")
 #: Added to a list of floating numbers; the type must not widen the list's own.
 _BOTH = tuple(f", CAST('-0.0' AS {kind}), CAST('0.0' AS {kind})" for kind in ("DOUBLE", "REAL"))
+#: Each costs one planning or two.
+_MOST_LISTS = 32
 #: What may follow a constant that is all of an operand.
 _ENDS = frozenset({")", ",", "and", "or", "then", "group", "having", "order", "limit", "union"})
 
@@ -145,7 +147,13 @@ def _lists(
     Then the list has their type; what its parameters are bound to, only the plan says.
     """
     same = rest(shown), _with_zeros(shown)
-    for at in reversed(list(_ends(lex(text.rewritten)))):
+    ends = list(_ends(lex(text.rewritten)))
+    if len(ends) > _MOST_LISTS:
+        raise Unimplemented(
+            f"a statement with more than {_MOST_LISTS} lists behind IN, one of them with 0.0: write"
+            " x = 0.0 OR x IN (…) for that one"
+        )
+    for at in reversed(ends):
         for both in _BOTH:
             tried = replace(text, rewritten=text.rewritten[:at] + both + text.rewritten[at:])
             try:

@@ -601,6 +601,57 @@ def test_folders_are_hidden_wherever_files_are_shown(shown: str, wanted: str) ->
     assert wanted in without_paths(shown, [])
 
 
+def test_the_parsers_own_place_is_the_last_one_that_it_names(engine: Engine) -> None:
+    """A token that the message quotes may look like one, and be far away."""
+    for place in ("999999999", "9" * 5000, "1"):
+        with pytest.raises(SyntaxRefused, match=r"line 1, column 34: .*'x at Line: ") as failed:
+            sql(engine, f"select * from (values (1)) t     'x at Line: {place}, Column: 1'")
+        assert "expected" in str(failed.value)
+
+
+def test_long_names_are_not_compared(engine: Engine) -> None:
+    """What is alike costs time with the third power of its length."""
+    name = "".join(chr(200 + n * n % 139) for n in range(6_000))
+    other = name[::2] + name[1::2]
+    with pytest.raises(NotFound, match="there is no column"):
+        sql(engine, f'select "{other}" from (select 1 as "{name}") t')
+
+
+def test_long_chains_are_judged(engine: Engine) -> None:
+    """Longer than Python may call itself; beside a text, at each of its parts."""
+    chain = " or ".join(f"_offset = {n}" for n in range(480))
+    inner = "(select t.quantity from trades t)"
+    text = f"select count(*) from trades where ({chain}) and quantity in {inner}"
+    assert sql(engine, text).num_rows == 1
+    total = " + ".join(["_offset"] * 450)
+    text = " IN ([" * 5_000
+    assert sql(engine, f"select max(length('{text}') + {total}) as n from trades").num_rows == 1
+
+
+def test_what_would_be_planned_for_long_is_refused(engine: Engine) -> None:
+    tables = ",".join(f"trades t{n}" for n in range(1_000))
+    with pytest.raises(ResourceExhausted, match="joins 1000 tables, the limit is 151"):
+        sql(engine, f"select 1 from {tables}")
+    lists = " or ".join(f"_offset = {n} and ratio in (0e0, 1e0, 2e0, 3e0)" for n in range(100))
+    with pytest.raises(Unimplemented, match="more than 32 lists"):
+        sql(engine, f"select 1 from trades where {lists}")
+    values = pa.record_batch([pa.array(["x" * 2**20])], names=["1"])
+    shown = ", ".join(f"$1 as c{n}" for n in range(100))
+    with pytest.raises(ResourceExhausted, match="each counted wherever it stands"):
+        engine.plan(Statement(f"select {shown}", values), OPTIONS)
+    with pytest.raises(ResourceExhausted, match="the statement makes values of"):
+        sql(engine, f"select repeat('x', {'9' * 5000})")
+
+
+def test_many_parameters_without_a_type_are_bound(engine: Engine) -> None:
+    shown = ", ".join(f"$1 as a{n}, ${n} as b{n}" for n in range(1, 400))
+    values = pa.record_batch(
+        [pa.array([n]) for n in range(1, 400)], [str(n) for n in range(1, 400)]
+    )
+    answer = engine.stream(engine.plan(Statement(f"select {shown}", values), OPTIONS)).read_all()
+    assert answer["b399"].to_pylist() == [399]
+
+
 # Limits
 
 
@@ -610,6 +661,10 @@ def test_a_join_without_an_equality_is_bounded(tables: FolderTables) -> None:
     for text in (
         "select sum(a.price) from trades a, trades b",
         f"select sum(a.price) from {runs} b where a.symbol <> 'statistics=[Rows=Exact(1)'",
+        f"select sum(a.price) from {runs} b where a.symbol <> 'fetch=1'",
+        f"select sum(a.price) from {runs} b on a.symbol || b.symbol <> '\nAExec'".replace(
+            ", ", " join "
+        ),
         "select count(*) from trades a join trades b on a.price < b.price",
         "select price from trades a where exists (select 1 from trades b where b.price < a.price)",
         "select sum(a.value * b.value) from generate_series(1, 1000) a, generate_series(1, 1000) b",
