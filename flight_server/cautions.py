@@ -49,8 +49,12 @@ _TOPPED = MappingProxyType({"datafusion.optimizer.enable_topk_dynamic_filter_pus
 #: A column that is one value in each part of a union is no key of the parts' sorts; yet each part
 #: leaves out what is beyond the first rows that another one has found.
 _UNITED = MappingProxyType({"datafusion.optimizer.repartition_sorts": "false"})
-#: The first of some groups are kept in a heap that fails on a NaN.
+#: The first of some groups are kept in a heap that fails on a NaN; and kept alone below a window,
+#: whose values depend on all of them (apache/datafusion pull request 25066).
 _HEAP = MappingProxyType({"datafusion.optimizer.enable_topk_aggregation": "false"})
+
+#: Some groups, in any order, are taken for the first ones where a window stands below: that fails.
+_SOFT = MappingProxyType({"datafusion.optimizer.enable_distinct_aggregation_soft_limit": "false"})
 
 #: A join's few keys are looked for in files' Bloom filters, by the bits: 0.0 and -0.0 are two.
 _BITS = MappingProxyType({"datafusion.optimizer.hash_join_inlist_pushdown_max_size": "0"})
@@ -85,6 +89,8 @@ _ONE_ROW = re.compile(
 )
 _NULLS = re.compile(r"^ *+Projection: .*\bNULL\b", re.MULTILINE)
 _UNION = re.compile(r"^ *+Union$", re.MULTILINE)
+_LIMIT = re.compile(r"^ *+Limit: ", re.MULTILINE)
+_WINDOW = re.compile(r"^ *+WindowAggr: ", re.MULTILINE)
 _TOP = re.compile(r"^ *+Sort: .+ fetch=", re.MULTILINE)
 
 
@@ -229,12 +235,14 @@ def _where_floats_are_keys(drawn: _Drawn) -> Mapping[str, str]:
 
 
 def _where_first(drawn: _Drawn) -> Mapping[str, str]:
-    """What the first rows by some order want."""
+    """What the first rows want, by some order or by none."""
+    windowed = bool(_WINDOW.search(drawn.text))
+    soft = _SOFT if windowed and _LIMIT.search(drawn.text) else {}
     if not _TOP.search(drawn.text):
-        return {}
+        return soft
     united = _UNITED if _UNION.search(drawn.text) else {}
-    grouped = _HEAP if any(_groups_floats(drawn, *step) for step in drawn.steps) else {}
-    return {**united, **grouped}
+    heaped = windowed or any(_groups_floats(drawn, *each) for each in drawn.steps)
+    return {**soft, **united, **(_HEAP if heaped else {})}
 
 
 def _counts_a_constant(node: LogicalPlan, shown: str) -> bool:

@@ -299,6 +299,31 @@ def test_the_first_rows_of_a_union_are_those_of_all_its_parts(engine: Engine, ro
         assert set(ask(engine, text)["a"].to_pylist()) == {9}
 
 
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        ("count(*) over ()", 4),
+        ("rank() over (order by symbol desc)", 4),
+        ("sum(count(*)) over (order by symbol desc)", 350),
+        ("lag(symbol) over (order by symbol desc)", "BBB"),
+    ],
+)
+def test_a_window_sees_all_groups_though_only_the_first_are_shown(
+    engine: Engine, shown: str, wanted: object
+) -> None:
+    text = f"select symbol, {shown} as w from trades group by symbol order by symbol limit 1"
+    assert ask(engine, text).to_pylist() == [{"symbol": "AAA", "w": wanted}]
+    assert ask(engine, f"select ({text.replace('symbol, ', '', 1)}) as w")["w"].to_pylist() == [
+        wanted
+    ]
+
+
+def test_some_of_the_distinct_rows_of_a_window(engine: Engine) -> None:
+    text = "select distinct symbol, count(*) over (partition by symbol) as n from trades limit 9"
+    wanted = {"AAA": 88, "BBB": 88, "CCC": 87, "DDD": 87}
+    assert {row["symbol"]: row["n"] for row in ask(engine, text).to_pylist()} == wanted
+
+
 _PAIRS = "trades t join few f on t._offset = f._offset where t._offset + f._offset"
 
 
