@@ -26,6 +26,7 @@ from flight_server.analysis import walk, without_casts
 from flight_server.contexts import WITHOUT
 from flight_server.plantext import LITERAL
 from flight_server.protocol.errors import Unimplemented
+from flight_server.windows import look_over_nulls, require_seen
 
 #: A filter above a right join is pushed to the side that keeps its rows, through a union (which
 #: every table with a tail is), even where it names columns of both. Merge joins push nothing, but
@@ -55,6 +56,9 @@ _HEAP = MappingProxyType({"datafusion.optimizer.enable_topk_aggregation": "false
 
 #: Some groups, in any order, are taken for the first ones where a window stands below: that fails.
 _SOFT = MappingProxyType({"datafusion.optimizer.enable_distinct_aggregation_soft_limit": "false"})
+
+#: Of a window that looks ahead beyond nulls, too few rows are read where only some are shown.
+_AHEAD = MappingProxyType({"datafusion.optimizer.enable_window_limits": "false"})
 
 #: A join's few keys are looked for in files' Bloom filters, by the bits: 0.0 and -0.0 are two.
 _BITS = MappingProxyType({"datafusion.optimizer.hash_join_inlist_pushdown_max_size": "0"})
@@ -142,9 +146,11 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
     Raises:
         Unimplemented: a right join that neither way of joining gets right; NOT IN beside keys in
             which null equals null; a value of a sub-query that may have several rows, where the
-            engine would take all of them; how many values a constant has.
+            engine would take all of them; how many values a constant has; a row that a window
+            would look for beyond nulls.
     """
     drawn = _Drawn.of(context, plan)
+    require_seen(drawn.text)
     if any(_counts_a_constant(*step) for step in drawn.steps):
         raise Unimplemented(
             "count(DISTINCT c) of a column that is one constant would be 1 where there is no row:"
@@ -237,7 +243,8 @@ def _where_floats_are_keys(drawn: _Drawn) -> Mapping[str, str]:
 def _where_first(drawn: _Drawn) -> Mapping[str, str]:
     """What the first rows want, by some order or by none."""
     windowed = bool(_WINDOW.search(drawn.text))
-    soft = _SOFT if windowed and _LIMIT.search(drawn.text) else {}
+    limited = windowed and (_LIMIT.search(drawn.text) or _TOP.search(drawn.text))
+    soft = {**_SOFT, **(_AHEAD if look_over_nulls(drawn.text) else {})} if limited else {}
     if not _TOP.search(drawn.text):
         return soft
     united = _UNITED if _UNION.search(drawn.text) else {}
