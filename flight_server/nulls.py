@@ -11,6 +11,7 @@ what is not surely sound is refused. Source: ``tests/test_nulls.py``, against Du
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -72,7 +73,8 @@ def require_nulls_kept(planned: LogicalPlan) -> None:
     Raises:
         Unimplemented: IN below CASE, IS NULL, a comparison, a function and the like; NOT IN beside
             OR, or with CASE or nullif on its left; IN in a select list; ANY or ALL inside
-            a further sub-query, whose rows the engine gets wrong.
+            a further sub-query, in a select list, or over a table that has the name of one
+            outside, whose rows the engine gets wrong.
     """
     text = planned.display_indent()
     if "(<subquery>)" not in text:
@@ -81,7 +83,13 @@ def require_nulls_kept(planned: LogicalPlan) -> None:
     for node in walk(planned):
         shown = node.display()
         seen += shown.count(_SHOWN)
-        compared += len(_COMPARED.findall(shown))
+        if found := len(_COMPARED.findall(shown)):
+            compared += found
+            if type(node.to_variant()).__name__ not in {"Filter", "Join"}:
+                raise Unimplemented(
+                    "ANY and ALL stand in WHERE, HAVING and ON only: write"
+                    " (SELECT count(*) FROM … WHERE b.x < a.x) > 0"
+                )
         if _SHOWN in shown and not _is_sound(node):
             raise Unimplemented(_REFUSAL)
     if text.count(_SHOWN) - seen > _sound_inside(text):
@@ -91,6 +99,37 @@ def require_nulls_kept(planned: LogicalPlan) -> None:
             "ANY or ALL inside a further sub-query is not offered: write IN, or EXISTS"
             " (SELECT 1 FROM … WHERE b.x < a.x)"
         )
+    if compared and not _names_inside(text).isdisjoint(_names_outside(text)):
+        raise Unimplemented(
+            "ANY or ALL over a table that is named outside, too, would compare its rows with"
+            " themselves: give it another name, … FROM t AS other"
+        )
+
+
+def _names_inside(text: str) -> frozenset[str]:
+    """By which names tables are known in a plan's sub-queries."""
+    return frozenset(name for name, inside in _names(text) if inside)
+
+
+def _names_outside(text: str) -> frozenset[str]:
+    """The same of what is around them."""
+    return frozenset(name for name, inside in _names(text) if not inside)
+
+
+def _names(text: str) -> Iterator[tuple[str, bool]]:
+    """(name of a table, whether it is in a sub-query) of those that are not hidden by an alias."""
+    opened, alias = math.inf, False
+    for line in text.splitlines():
+        step = line.lstrip()
+        indent = len(line) - len(step)
+        if step.startswith("Subquery:"):
+            opened = min(opened, indent)
+        elif indent <= opened:
+            opened = math.inf
+        kind, _, rest = step.partition(": ")
+        if rest and (kind == "SubqueryAlias" or (kind == "TableScan" and not alias)):
+            yield rest.split(" ")[0].rpartition(".")[2], opened < indent
+        alias = kind == "SubqueryAlias"
 
 
 def require_joined(planned: LogicalPlan, plan: LogicalPlan) -> None:

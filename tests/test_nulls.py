@@ -156,6 +156,28 @@ def test_any_and_all_inside_a_sub_query_are_refused(engine: Engine, word: str) -
 
 
 @pytest.mark.parametrize(
+    ("word", "said"), [("= any", "="), ("<> all", "<>"), ("> all", ">"), ("< any", "<")]
+)
+def test_any_and_all_over_a_table_of_the_same_name_are_refused(
+    engine: Engine, duck: duckdb.DuckDBPyConnection, word: str, said: str
+) -> None:
+    """The engine would compare each row of the sub-query with itself."""
+    text = f"select count(*) from {{}} where quantity {word} (select quantity from {{}}{{}})"
+    low = " where _offset < 5 and quantity is not null"
+    for outside, inside in (("few", "few"), ("market_data.few", "few"), ("trades few", "few")):
+        with pytest.raises(Unimplemented, match="give it another name"):
+            ask(engine, text.format(outside, inside, low))
+    for outside, inside in (
+        ("few", "few as f"),
+        ("few", "trades"),
+        ("trades few", "few f"),
+    ):
+        assert_alike(engine, duck, text.format(outside, inside, low))
+    with pytest.raises(Unimplemented, match="in WHERE, HAVING and ON only"):
+        ask(engine, f"select quantity {said} any (select f.quantity from few f) from few")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         (
