@@ -72,6 +72,7 @@ LOGICAL = frozenset({WITHOUT, *_VALUES})
 
 _JOIN = re.compile(r"\w++ Join: ")
 _CONDITION = re.compile(r"^ *+(?:Inner Join: \S|(?!Inner)\w++ Join: ).* Filter: ", re.MULTILINE)
+_USING = re.compile(r"^ *+(?:Right|Full) Join: Using ", re.MULTILINE)
 _FILTER = re.compile(r"^ *+Filter: ", re.MULTILINE)
 _VALUE_FILTER = re.compile(r"^ *+Filter: .*\(<subquery>\)", re.MULTILINE)
 _LITERAL = rf"(?:(?:TRY_)?CAST\()*{LITERAL}"
@@ -167,6 +168,24 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
             " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
         )
     return {**found, **_where_nulls_equal(planned, drawn), **_where_first(drawn)}
+
+
+def require_one_key(planned: LogicalPlan) -> None:
+    """Refuses outer joins whose one key is another side's: the engine always shows the left one's.
+
+    Source: apache/datafusion issue 22881.
+
+    Args:
+        planned: as the statement says it.
+
+    Raises:
+        Unimplemented: RIGHT or FULL JOIN with USING, or NATURAL.
+    """
+    if _USING.search(planned.display_indent()):
+        raise Unimplemented(
+            "the key of a RIGHT or FULL JOIN with USING, or NATURAL, would be null for rows of the"
+            " right side alone: write ON a.k = b.k, and coalesce(a.k, b.k)"
+        )
 
 
 def together(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from catalog.spec import TableName
 from catalog.tables import Pin
 from flight_server import analysis, params
 from flight_server.admission import Admission
-from flight_server.cautions import real_schema
+from flight_server.cautions import real_schema, require_one_key
 from flight_server.contexts import Contexts
 from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
@@ -149,6 +149,7 @@ class Engine:
                 frame = run_sql(context, text)
                 analysis.require_few_joins(frame.logical_plan())
                 analysis.require_reading(frame.logical_plan())
+                require_one_key(frame.logical_plan())
                 require_nulls_kept(frame.logical_plan())
                 wanted = (
                     params.parameter_schema(context, text) if text.parameters else pa.schema([])

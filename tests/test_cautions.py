@@ -324,6 +324,26 @@ def test_some_of_the_distinct_rows_of_a_window(engine: Engine) -> None:
     assert {row["symbol"]: row["n"] for row in ask(engine, text).to_pylist()} == wanted
 
 
+@pytest.mark.parametrize("way", ["right", "full", "natural right", "natural full"])
+def test_keys_of_the_right_side_alone_are_no_nulls(engine: Engine, way: str) -> None:
+    """Which the engine would show in the place of the one key that USING leaves."""
+    using = "" if "natural" in way else " using (k)"
+    join = f"(values (1, 10)) a(k, x) {way} join (values (4, 400)) b(k, y){using}"
+    for text in (f"select k from {join}", f"select (select max(k) from {join}) as k"):
+        with pytest.raises(Unimplemented, match=r"write ON a\.k = b\.k"):
+            ask(engine, text)
+    other = join.replace("natural ", "").replace(" using (k)", "") + " on a.k = b.k"
+    answer = ask(engine, f"select coalesce(a.k, b.k) as k from {other} order by 1 desc")
+    assert answer["k"].to_pylist()[0] == 4
+
+
+@pytest.mark.parametrize("way", ["inner", "left", "natural", "natural left"])
+def test_keys_of_other_joins_are_one(engine: Engine, way: str) -> None:
+    using = "" if "natural" in way else " using (k)"
+    join = f"(values (1, 10)) a(k, x) {way} join (values (1, 400)) b(k, y){using}"
+    assert ask(engine, f"select * from {join}").to_pylist() == [{"k": 1, "x": 10, "y": 400}]
+
+
 _PAIRS = "trades t join few f on t._offset = f._offset where t._offset + f._offset"
 
 
