@@ -36,6 +36,10 @@ IGNORED: Mapping[tuple[str, ...], str] = MappingProxyType(
         ("intersect", "all"): "it would not count equal rows; write INTERSECT, or number them",
         ("except", "all"): "it would not count equal rows; write EXCEPT, or number them",
         ("connect", "by"): "write WITH RECURSIVE",
+        (
+            "similar",
+            "to",
+        ): "it would be a regular expression, found anywhere: write x ~ '^(a|b).*$'",
         ("for", "update"): "this server only reads",
         ("for", "share"): "this server only reads",
         ("for", "json"): "clients convert",

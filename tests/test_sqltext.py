@@ -146,6 +146,7 @@ def test_statements_that_write_or_change_settings_are_refused(sql: str) -> None:
     "sql",
     [
         "select * from t tablesample system (10)",
+        "select * from t where s not similar to '(a|b)%'",
         "select * from t TABLESAMPLE (10 rows)",
         "select * from t sample (10)",
         "select * from t as a tablesample bernoulli (1)",
