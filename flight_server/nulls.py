@@ -99,25 +99,17 @@ def require_nulls_kept(planned: LogicalPlan) -> None:
             "ANY or ALL inside a further sub-query is not offered: write IN, or EXISTS"
             " (SELECT 1 FROM … WHERE b.x < a.x)"
         )
-    if compared and not _names_inside(text).isdisjoint(_names_outside(text)):
+    if compared and _names_meet(text):
         raise Unimplemented(
             "ANY or ALL over a table that is named outside, too, would compare its rows with"
             " themselves: give it another name, … FROM t AS other"
         )
 
 
-def _names_inside(text: str) -> frozenset[str]:
-    """By which names tables are known in a plan's sub-queries."""
-    return frozenset(name for name, inside in _names(text) if inside)
-
-
-def _names_outside(text: str) -> frozenset[str]:
-    """The same of what is around them."""
-    return frozenset(name for name, inside in _names(text) if not inside)
-
-
-def _names(text: str) -> Iterator[tuple[str, bool]]:
-    """(name of a table, whether it is in a sub-query) of those that are not hidden by an alias."""
+def _names_meet(text: str) -> bool:
+    """Whether a table in a plan's sub-queries is known by the name of one outside of them."""
+    inside: set[str] = set()
+    outside: set[str] = set()
     opened, alias = math.inf, False
     for line in text.splitlines():
         step = line.lstrip()
@@ -128,8 +120,10 @@ def _names(text: str) -> Iterator[tuple[str, bool]]:
             opened = math.inf
         kind, _, rest = step.partition(": ")
         if rest and (kind == "SubqueryAlias" or (kind == "TableScan" and not alias)):
-            yield rest.split(" ")[0].rpartition(".")[2], opened < indent
+            known = inside if opened < indent else outside
+            known.add(rest.split(" ")[0].rpartition(".")[2])
         alias = kind == "SubqueryAlias"
+    return not inside.isdisjoint(outside)
 
 
 def require_joined(planned: LogicalPlan, plan: LogicalPlan) -> None:
