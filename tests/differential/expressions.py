@@ -47,6 +47,8 @@ class Expressions:
         scope["int"].append(self.column("int", f"{alias}.r['p']"))
         scope["text"].append(self.column("text", f"{alias}.r['q']"))
         scope["int"].append(self.column("int", f"{alias}.g[1]"))
+        has = f"array_has({alias}.g, 2)", f"list_contains({alias}.g, 2)"
+        scope["bool"].append(Expr("bool", has[0], duck=has[1]))
         return Source(name, alias), scope
 
     def column(self, kind: Kind, text: str) -> Expr:
@@ -136,15 +138,29 @@ class Expressions:
             "bool", f"({{0}} {word} {quoted(pattern)})", (self.expr("text", scope, depth - 1),)
         )
 
+    def search(self, scope: Scope, depth: int) -> Expr:
+        """A text within a text."""
+        ours, duck = self.rng.choice(
+            (
+                ("starts_with({0}, 'a')", ""),
+                ("ends_with({0}, 'b')", "suffix({0}, 'b')"),
+                ("contains({0}, 'a')", ""),
+                ("({0} ~ '^[as]')", "regexp_matches({0}, '^[as]')"),
+                ("({0} !~ 'b$')", "(not regexp_matches({0}, 'b$'))"),
+                ("({0} ~* 'A')", "regexp_matches({0}, 'A', 'i')"),
+            )
+        )
+        return Expr("bool", ours, (self.expr("text", scope, depth - 1),), duck)
+
     def truth(self, scope: Scope, depth: int) -> Expr:
         """What three-valued logic makes of a predicate."""
         word = self.rng.choice(("is true", "is not true", "is false", "is not false"))
         return Expr("bool", f"({{0}} {word})", (self.expr("bool", scope, depth - 1),))
 
     def in_query(self, scope: Scope) -> Expr:
-        """IN, EXISTS or a comparison with one value, over table b."""
+        """IN, EXISTS or a comparison with one value, over table b, or the very table outside."""
         rng = self.rng
-        source, inner = self.table("b")
+        source, inner = self.table(rng.choice("bbba"))
         kind = self.some_kind(scope, but=("bool",))
         shape = rng.random()
         if shape < 0.4 or not inner[kind]:
@@ -222,6 +238,15 @@ _RULES: dict[Kind, Sequence[Callable[[Expressions, Kind, Scope, int], Expr]]] = 
         _template("greatest({0}, {1})", ("int", "int")),
         _template("least({0}, {1})", ("int", "int")),
         _template("try_cast({0} as bigint)", ("text",)),
+        *(
+            _template(words, ("int",))
+            for words in ("({0} & 5)", "({0} | 5)", "({0} << 2)", "({0} >> 1)")
+        ),
+        _template("ascii({0})", ("text",)),
+        _template("octet_length({0})", ("text",), "strlen({0})"),
+        _template("levenshtein({0}, 'ab')", ("text",)),
+        _template("extract(day from {0})", ("time",)),
+        _template("cast({0} as int)", ("bool",)),
     ),
     "wide": (
         _template("({0} + {1})", ("wide", "int"), apart="wide arithmetic"),
@@ -253,8 +278,10 @@ _RULES: dict[Kind, Sequence[Callable[[Expressions, Kind, Scope, int], Expr]]] = 
                 *("lower({0})", "trim({0})", "left({0}, 2)", "right({0}, 2)", "md5({0})"),
                 *("lpad({0}, 4, 'xy')", "split_part({0}, 'b', 1)", "translate({0}, 'ab', 'x')"),
                 *("regexp_replace({0}, '[a-b]+', 'z')", "repeat({0}, 2)"),
+                *("ltrim({0}, 'a')", "rpad({0}, 3, 'z')", "left({0}, -1)"),
             )
         ),
+        _template("btrim({0}, 'a')", ("text",), "trim({0}, 'a')"),
         _template("concat_ws('-', {0}, {1})", ("text", "text")),
     ),
     "time": (
@@ -285,4 +312,5 @@ _PREDICATES: Sequence[Callable[[Expressions, Scope, int], Expr]] = (
     Expressions.is_null,
     Expressions.like,
     Expressions.truth,
+    Expressions.search,
 )

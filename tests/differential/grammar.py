@@ -6,109 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from differential.expressions import SAME, Expressions, Scope
-from differential.literals import literal
+from differential.aggregates import Aggregates
+from differential.expressions import SAME, Scope
 from differential.rows import COLUMNS, Kind
 from differential.trees import Both, Expr, JoinKind, Query, Select, Source, With
 
 _JOINS: tuple[JoinKind, ...] = ("join", "join", "join", "left join", "right join", "full join")
 #: Columns that joins and groups are made by: few values, or nasty ones.
 _KEYS = ("k", "u", "b", "day", "x", "y", "l", "i", "c", "m", "s", "t")
-#: Rows within a day before each, those of its own moment included: no order of them is needed.
-_DAY = (
-    "count(*) over (partition by {1} order by {0} asc nulls first"
-    " range between interval '1 day' preceding and current row)"
-)
+#: Those that leave their right side out of what is in scope.
+_HALVES: tuple[JoinKind, ...] = ("left semi join", "left anti join")
 
 
-class Grammar(Expressions):
+class Grammar(Aggregates):
     """Draws statements from one source of chance."""
-
-    def aggregate(self, scope: Scope, *, grouped: bool = False) -> Expr:
-        """One aggregate, the same in whatever order rows come (see ``known.WRITTEN``)."""
-        rng = self.rng
-        word = rng.choice(
-            (
-                "count(*)",
-                "count",
-                "count",
-                "distinct",
-                "sum",
-                "sum",
-                "avg",
-                "min",
-                "max",
-                "min",
-                "max",
-                "bool",
-            )
-        )
-        only = ""
-        filters: tuple[Expr, ...] = ()
-        if word == "count(*)":
-            found = Expr("int", "count(*)")
-        elif word in {"count", "distinct"}:
-            inner = self.expr(self.some_kind(scope), scope, 1)
-            found = Expr(
-                "int", "count({0})" if word == "count" else "count(distinct {0})", (inner,)
-            )
-        elif word in {"sum", "avg"}:
-            kind: Kind = rng.choice(
-                ("int", "exact", "decimal") if word == "sum" else ("int", "exact")
-            )
-            inner = self.expr(kind, scope, 1)
-            result: Kind = kind if word == "sum" else "exact"
-            found = Expr(result, f"{word}({{0}})", (inner,))
-        elif word == "bool":
-            found = Expr(
-                "bool", f"{rng.choice(('bool_and', 'bool_or'))}({{0}})", (self.predicate(scope, 1),)
-            )
-        else:
-            kind = self.some_kind(scope, but=("bool", "float") if grouped else ("bool",))
-            found = Expr(kind, f"{word}({{0}})", (self.expr(kind, scope, 1),))
-        if rng.random() < 0.15:
-            filters = (self.predicate(scope, 0),)
-            only = f" filter (where {{{len(found.parts)}}})"
-        return Expr(found.kind, found.ours + only, (*found.parts, *filters))
-
-    def window(self, scope: Scope, ids: Sequence[Expr]) -> Expr:
-        """A window function over a total order."""
-        rng = self.rng
-        kind = self.some_kind(scope, but=("bool",))
-        value, by = self.expr(kind, scope, 0), self.expr(self.some_kind(scope), scope, 0)
-        total = ", ".join(f"{{{at + 2}}} {self.direction()}" for at in range(len(ids)))
-        over = f"over (partition by {{1}} order by {total}"
-        frame = rng.choice(
-            (
-                "",
-                " rows between 2 preceding and current row",
-                " rows between unbounded preceding and unbounded following",
-            )
-        )
-        largest = "count" if kind == "float" else "max"
-        shapes = (
-            (kind, f"lag({{0}}) {over})"),
-            (kind, f"lead({{0}}) {over})"),
-            (kind, f"first_value({{0}}) {over}{frame})"),
-            (kind, f"last_value({{0}}) {over}{frame})"),
-            ("int", f"row_number() {over})"),
-            ("int", f"rank() {over})"),
-            ("int", f"dense_rank() {over})"),
-            ("int", f"ntile(3) {over})"),
-            (kind, f"nth_value({{0}}, 2) {over}{frame})"),
-            (kind, f"lag({{0}}, 2) {over})"),
-            ("int", _DAY),
-            ("int", f"count({{0}}) {over}{frame})"),
-            ("int" if kind == "float" else kind, f"{largest}({{0}}) {over}{frame})"),
-        )
-        result, text = rng.choice(shapes)
-        if text is _DAY:
-            return Expr(result, text, (rng.choice(scope["time"]), by))
-        return Expr(result, text, (value, by, *ids))
-
-    def direction(self) -> str:
-        """An order in which nulls have a place."""
-        return self.rng.choice(("asc", "desc")) + self.rng.choice((" nulls first", " nulls last"))
 
     def sources(self) -> tuple[tuple[Source, ...], Scope, list[Expr]]:
         """FROM, what is in scope, and what tells its rows apart."""
@@ -116,11 +27,19 @@ class Grammar(Expressions):
         first, scope = self.table("a") if rng.random() < 0.9 else self.table("b")
         found, ids = [first], [self.named(scope, "id")]
         if rng.random() < 0.5:
-            for _ in range(1 if rng.random() < 0.9 else 2):
+            count = 1 if rng.random() < 0.9 else 2
+            for _ in range(count):
                 other, inner = self.table("b")
+                on, how = self.join_condition(scope, inner), rng.random()
+                if how < 0.08:
+                    found.append(replace(other, join=rng.choice(_HALVES), on=on))
+                    continue
+                joined = replace(other, join=rng.choice(_JOINS), on=on)
+                if how < 0.16 and count == 1:  # of three tables the name would be ambiguous
+                    by = rng.choice(_KEYS)
+                    joined = replace(other, join=rng.choice(("join", "left join")), using=by)
+                found.append(joined)
                 ids.append(self.named(inner, "id"))
-                on = self.join_condition(scope, inner)
-                found.append(Source(other.of, other.alias, rng.choice(_JOINS), on))
                 scope = {kind: [*scope[kind], *inner[kind]] for kind in scope}
         return tuple(found), scope, ids
 
@@ -171,38 +90,52 @@ class Grammar(Expressions):
         sources, scope, ids = self.sources()
         where = self.where(scope)
         shape = rng.choice(
-            (*("rows", "rows", "groups", "groups", "whole", "top"), "distinct", "window", "first")
+            (
+                *("rows", "rows", "groups", "groups", "whole", "top"),
+                *("distinct", "window", "first", "windows of groups"),
+            )
         )
         if shape in {"whole", "groups"}:
-            return replace(self.aggregates(scope, shape), sources=sources, where=where)
+            found = self.aggregates(scope, shape, ids)
+            return replace(found, sources=sources, where=where)
+        if shape == "windows of groups":
+            return self.of_groups(sources, scope, where)
         items = tuple(self.expr(self.some_kind(scope), scope, 1) for _ in range(rng.randint(1, 3)))
+        items += tuple(self.column(COLUMNS[s.using], s.using) for s in sources if s.using)
+        if rng.random() < 0.04:
+            items += (self.value(),)
         if shape == "distinct":
             return Select(items, sources, where, distinct=True)
-        if shape == "window":
-            return Select((*items, self.window(scope, ids)), sources, where)
+        more = (self.window(scope, ids),) if shape == "window" else tuple(ids)
+        rows = Select((*items, *more), sources, where)
         if shape == "first":
-            return self.first(Select((*items, *ids), sources, where), scope)
-        if shape == "top":
-            first = (self.one_zero(self.key(scope)), self.direction())
-            order = (first, *((each, self.direction()) for each in ids))
-            limit = (rng.choice((1, 3, 10)), rng.choice((0, 0, 5)))
-            return Select((*items, *ids), sources, where, order=order, limit=limit)
-        return Select((*items, *ids), sources, where)
+            rows = self.first(rows, scope, ids)
+        elif shape == "top":
+            rows = self.shown(rows, (self.one_zero(self.key(scope)), *ids))
+        elif shape == "window" and rng.random() < 0.4:
+            rows = self.shown(rows, ids)
+        return rows
 
-    def aggregates(self, scope: Scope, shape: str) -> Select:
+    def value(self) -> Expr:
+        """A sub-query of one value."""
+        source, scope = self.table("b")
+        of = self.aggregate(scope)
+        return Expr(of.kind, "({q})", query=Select((of,), (source,), self.where(scope)))
+
+    def aggregates(self, scope: Scope, shape: str, ids: Sequence[Expr]) -> Select:
         """Of all rows, or of groups; FROM and WHERE are left open."""
         rng = self.rng
         if shape == "whole":
             distinct = rng.random() < 0.3  # then the engine makes groups of them
             count = range(rng.randint(1, 4))
-            items = tuple(self.aggregate(scope, grouped=distinct) for _ in count)
+            items = tuple(self.aggregate(scope, grouped=distinct, ids=ids) for _ in count)
             if not distinct:
                 items = tuple(each for each in items if "distinct" not in each.ours) or items[:1]
             return Select(items, ())
         keys = tuple(self.key(scope) for _ in range(rng.randint(1, 2)))
         items = (
             *keys,
-            *(self.aggregate(scope, grouped=True) for _ in range(rng.randint(1, 3))),
+            *(self.aggregate(scope, grouped=True, ids=ids) for _ in range(rng.randint(1, 3))),
         )
         having = Expr("bool", "(count(*) > {0})", (Expr("int", str(rng.randrange(3))),))
         if rng.random() < 0.3:
@@ -238,37 +171,6 @@ class Grammar(Expressions):
             result: Kind = "int" if word == "count" else kind
             items.append(Expr(result, f"{word}({{0}})", (self.expr(kind, scope, 1),)))
         return Select((Expr("int", "count(*)"), *items), sources, self.predicate(scope))
-
-    def key(self, scope: Scope) -> Expr:
-        """What is grouped or sorted by: never a literal, whose number would be a place."""
-        kind = self.some_kind(scope)
-        return (
-            self.rng.choice(scope[kind])
-            if self.rng.random() < 0.7
-            else Expr(
-                kind, "coalesce({0}, {1})", (self.rng.choice(scope[kind]), literal(kind, self.rng))
-            )
-        )
-
-    def one_zero(self, key: Expr) -> Expr:
-        """What the first rows are sorted by: which of two zeros is first differs by execution."""
-        floats = key.kind in {"float", "exact"} and self.signed_zero
-        return Expr(key.kind, "({0} + 0e0)", (key,)) if floats else key
-
-    def first(self, rows: Select, scope: Scope) -> Select:
-        """The first rows of each group: DISTINCT ON, or QUALIFY."""
-        rng = self.rng
-        ids = rows.items[-len(rows.sources) :]
-        by = rng.choice(scope[self.some_kind(scope, but=("float",))])
-        order = [(each, self.direction()) for each in ids]
-        if rng.random() < 0.5:
-            once = (
-                each for each in order if each[0].ours != by.ours
-            )  # the engine fails on a key twice
-            return replace(rows, on=by, order=((by, self.direction()), *once))
-        total = ", ".join(f"{{{at + 1}}} {way}" for at, (_, way) in enumerate(order))
-        text = f"row_number() over (partition by {{0}} order by {total}) <= {rng.randint(1, 2)}"
-        return replace(rows, qualify=Expr("bool", text, (by, *ids)))
 
     def unnested(self) -> Select:
         """A row for each element of a list."""
@@ -358,28 +260,20 @@ class Grammar(Expressions):
     def nested(self) -> Select:
         """An aggregate over a derived table, joined or not."""
         rng = self.rng
-        inner = self.select()
+        inner: Select | Both = self.select() if rng.random() < 0.8 else self.both()
         alias = self.alias()
         scope: dict[Kind, list[Expr]] = {kind: [] for kind in get_args(Kind)}
         for at, kind in enumerate(inner.kinds):
             scope[kind].append(self.column(kind, f"{alias}.c{at}"))
+        sources: tuple[Source, ...] = (Source(inner, alias),)
+        if rng.random() < 0.3:
+            other, more = self.table("b")
+            kind = self.some_kind(scope)
+            on = Expr("bool", "({0} = {1})", (scope[kind][0], rng.choice(more[kind])))
+            sources = (*sources, replace(other, join=rng.choice((*_JOINS, *_HALVES)), on=on))
         items = tuple(self.aggregate_of(scope) for _ in range(rng.randint(1, 2)))
         where = self.predicate(scope, 0) if rng.random() < 0.3 else None
-        return Select(items, (Source(inner, alias),), where)
-
-    def aggregate_of(self, scope: Scope) -> Expr:
-        """An aggregate of a column of a derived table."""
-        kind = self.some_kind(scope)
-        if kind == "float":  # count(distinct …) beside it makes groups
-            return Expr("int", "count({0})", (self.rng.choice(scope[kind]),))
-        word = self.rng.choice(("count({0})", "count(distinct {0})", "min({0})", "max({0})"))
-        if kind == "bool" or word.startswith("count"):
-            return Expr(
-                "int",
-                word if word.startswith("count") else "count({0})",
-                (self.rng.choice(scope[kind]),),
-            )
-        return Expr(kind, word, (self.rng.choice(scope[kind]),))
+        return Select(items, sources, where)
 
 
 #: Shares of statements that are no plain SELECT.

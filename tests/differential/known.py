@@ -46,6 +46,7 @@ REFUSED = MappingProxyType(
         "ANY or ALL inside a further": "the engine finds other rows (flight_server/nulls.py)",
         "columns of one name meet in these joins": "the engine fails on its own projections",
         "a filter above this RIGHT JOIN": "neither hash nor merge joins get it right (the same)",
+        "For SELECT DISTINCT, ORDER BY expressions": "the engine, of fields of structs",
         "a join without an equality": "known to be small only where files say how many rows",
         "is declared as non-nullable but contains null": "the engine, of a full join of joins",
         "form of correlated sub-query": "the same",

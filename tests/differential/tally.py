@@ -18,6 +18,10 @@ _SHOWN_ROWS = 4
 _FEATURES = MappingProxyType(
     {
         "windows": (" over (",),
+        "windows that look over nulls": (" ignore nulls)",),
+        "semi and anti joins": (" semi join ", " anti join "),
+        "USING": (" using (",),
+        "aggregates in an order": ("string_agg(", "first(", "last("),
         "set operations": (" union ", " intersect ", " except "),
         "sub-queries in expressions": ("in (select", "exists (select", "(select "),
         "WITH": ("with ",),

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from differential.rows import Kind
 
 Dialect = Literal["ours", "duck"]
-JoinKind = Literal["", "join", "left join", "right join", "full join", "cross join"]
+JoinKind = Literal[
+    "",
+    "join",
+    "left join",
+    "right join",
+    "full join",
+    "cross join",
+    "left semi join",
+    "left anti join",
+]
+#: What DuckDB calls joins otherwise.
+_DUCK_JOINS = MappingProxyType({"left semi join": "semi join", "left anti join": "anti join"})
 
 
 @dataclass(slots=True)
@@ -88,12 +100,21 @@ class _Later:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table, words or a query in FROM, and how it is joined to those before it."""
+    """A table, words or a query in FROM, and how it is joined to those before it.
+
+    Attributes:
+        of: what it is.
+        alias: its name.
+        join: "" for the first.
+        on: the condition.
+        using: instead of a condition, the column of both sides that has to be equal.
+    """
 
     of: str | Query | Expr
     alias: str
     join: JoinKind = ""
     on: Expr | None = None
+    using: str = ""
 
     def text(self, how: Rendering) -> str:
         """The SQL."""
@@ -101,7 +122,10 @@ class Source:
         if not isinstance(self.of, str | Expr):
             of = f"({of})"
         on = "" if self.on is None else f" on {self.on.text(how)}"
-        return f"{self.join} {of} as {self.alias}{on}".lstrip()
+        if self.using:
+            on = f" using ({self.using})"
+        join = _DUCK_JOINS.get(self.join, self.join) if how.dialect == "duck" else self.join
+        return f"{join} {of} as {self.alias}{on}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +234,7 @@ class Select:
             yield replace(self, sets="")
         if len(self.sources) > 1:
             yield replace(self, sources=self.sources[:-1])
-            first = replace(self.sources[1], join="", on=None)
+            first = replace(self.sources[1], join="", on=None, using="")
             yield replace(self, sources=(first, *self.sources[2:]))
         if self.where is not None:
             yield replace(self, where=None)
@@ -319,7 +343,7 @@ def _each(one: Expr | None, change: Callable[[Expr], Select]) -> Iterator[Select
 
 
 def _smaller_sources(source: Source) -> Iterator[Source]:
-    if source.join and source.join != "join" and source.on is not None:
+    if source.join and source.join != "join" and (source.on is not None or source.using):
         yield replace(source, join="join")
     if not isinstance(source.of, str | Expr):
         for query in source.of.smaller():
