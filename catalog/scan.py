@@ -30,6 +30,9 @@ _LOCAL = "file://"
 #: Field numbers of datafusion.proto: LogicalPlanNode.listing_scan; ListingTableScanNode.paths and
 #: .table_name; TableReference.bare and its name.
 _LISTING_SCAN, _PATHS, _TABLE_NAME, _BARE, _BARE_NAME = 1, 2, 14, 1, 1
+#: From the plan to the options of Parquet files: of the scan, its format, the table, all columns;
+#: and there enable_page_index and pruning.
+_OPTIONS, _PRUNES = (_LISTING_SCAN, 11, 2, 1), frozenset({1, 2})
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -40,7 +43,12 @@ def empty_listing(schema: pa.Schema, context: SessionContext) -> DataFrame:
 
 
 def listing(
-    context: SessionContext, schema: pa.Schema, paths: Sequence[str], name: str = "files"
+    context: SessionContext,
+    schema: pa.Schema,
+    paths: Sequence[str],
+    name: str = "files",
+    *,
+    prune: bool = True,
 ) -> DataFrame:
     """A scan of exactly these Parquet files.
 
@@ -51,10 +59,12 @@ def listing(
         schema: plain Arrow types; the scan's own schema.
         paths: unescaped URIs (``%`` is a percent sign), as ``Lake.entries`` gives them; not empty.
         name: what plans call the scan.
+        prune: leave out row groups and pages by their bounds.
     """
     frames = []
     for some in _by_store(paths):
         plan = _pieces(schema).over([escaped(path) for path in some], name)
+        plan = plan if prune else _without(plan, _OPTIONS, _PRUNES)
         logical = LogicalPlan.from_bytes(context, plan)
         frames.append(context.create_dataframe_from_logical_plan(logical))
     return reduce(DataFrame.union, frames)
@@ -80,6 +90,8 @@ def renamed(
     paths: Sequence[str],
     columns: Sequence[str | pa.Scalar],
     name: str = "files",
+    *,
+    prune: bool = True,
 ) -> DataFrame:
     """A scan of files in which columns have other names, or are not there.
 
@@ -89,10 +101,11 @@ def renamed(
         paths: as for :func:`listing`.
         columns: per column its name in all of the files, or the value that it has in their rows.
         name: what plans call the scan.
+        prune: as for :func:`listing`.
     """
     there = [(f, at) for f, at in zip(schema, columns, strict=True) if isinstance(at, str)]
     scanned = pa.schema([pa.field(at, field.type) for field, at in there])
-    return listing(context, scanned, paths, name).select(
+    return listing(context, scanned, paths, name, prune=prune).select(
         *(
             (column(at) if isinstance(at, str) else literal(at).cast(field.type)).alias(field.name)
             for field, at in zip(schema, columns, strict=True)
@@ -173,9 +186,7 @@ def pieces(plan: bytes) -> Pieces:
     scans = [raw for number, raw in fields if number == _LISTING_SCAN]
     if len(scans) != 1:
         raise ValueError("the plan is not one listing scan: the engine's plan format has changed")
-    _, start = _varint(scans[0], 0)
-    length, start = _varint(scans[0], start)
-    scan = scans[0][start : start + length]
+    scan = _payload(scans[0])
     replaced = {_PATHS, _TABLE_NAME}
     kept = b"".join(raw for number, raw in _fields(scan) if number not in replaced)
     return Pieces(kept, b"".join(raw for number, raw in fields if number != _LISTING_SCAN))
@@ -203,6 +214,24 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         else:
             raise ValueError("the plan is not a protobuf message")
         yield key >> 3, message[start:at]
+
+
+def _without(message: bytes, path: Sequence[int], numbers: frozenset[int]) -> bytes:
+    """A message without these fields of the messages inside that ``path`` leads to."""
+    kept = bytearray()
+    for number, raw in _fields(message):
+        if path and number == path[0]:
+            kept += _bytes_field(number, _without(_payload(raw), path[1:], numbers))
+        elif path or number not in numbers:
+            kept += raw
+    return bytes(kept)
+
+
+def _payload(raw: bytes) -> bytes:
+    """Of a field of bytes."""
+    _, start = _varint(raw, 0)
+    length, start = _varint(raw, start)
+    return raw[start : start + length]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -63,9 +63,23 @@ _AHEAD = MappingProxyType({"datafusion.optimizer.enable_window_limits": "false"}
 #: A join's few keys are looked for in files' Bloom filters, by the bits: 0.0 and -0.0 are two.
 _BITS = MappingProxyType({"datafusion.optimizer.hash_join_inlist_pushdown_max_size": "0"})
 
+#: The bounds of times of day are taken for those of the moments that they are of.
+UNPRUNED = MappingProxyType(
+    {
+        "datafusion.execution.collect_statistics": "false",
+        "datafusion.execution.parquet.pruning": "false",
+    }
+)
+_TIME_OF_DAY = re.compile(r" AS Time(?:32|64)\(")
+
 #: What the engine says where its estimate of a filter's share of rows left 0 to 1: the bounds of a
-#: timestamp that is cast to a date are whole days to it, more than the column has.
-_MISESTIMATED = "Selectivity is out of limit"
+#: timestamp that is cast to a date are whole days to it, more than the column has; and where bounds
+#: of a difference of dates are none that it can compare.
+_MISESTIMATED = (
+    "Selectivity is out of limit",
+    "Only intervals with the same data type are comparable",
+    "Interval data types must be compatible",
+)
 
 #: Settings that change what the optimizer makes of a statement.
 LOGICAL = frozenset({WITHOUT, *_VALUES})
@@ -167,7 +181,8 @@ def cautions(context: SessionContext, planned: LogicalPlan, plan: LogicalPlan) -
             "a filter above this RIGHT JOIN would be misread: write b LEFT JOIN a for"
             " a RIGHT JOIN b, or keep conditions other than equalities out of its ON"
         )
-    return {**found, **_where_nulls_equal(planned, drawn), **_where_first(drawn)}
+    times = UNPRUNED if _TIME_OF_DAY.search(drawn.text) else {}
+    return {**found, **_where_nulls_equal(planned, drawn), **_where_first(drawn), **times}
 
 
 def require_one_key(planned: LogicalPlan) -> None:
@@ -306,7 +321,7 @@ def _may_be_many(drawn: _Drawn, node: LogicalPlan, shown: str) -> bool:
 
 def misestimated(error: Exception) -> bool:
     """Whether the engine could not plan because of what files say of their columns' bounds."""
-    return _MISESTIMATED in str(error)
+    return any(said in str(error) for said in _MISESTIMATED)
 
 
 def may_join(planned: LogicalPlan) -> bool:

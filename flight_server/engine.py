@@ -28,7 +28,7 @@ from flight_server.engine_errors import engine_errors
 from flight_server.execution import Execution, run_sql
 from flight_server.explain import explained, versions
 from flight_server.interrupt import Watchdog
-from flight_server.judging import Planner, judged
+from flight_server.judging import Planner, judged, require_read_right
 from flight_server.limits import Deadline, Limits
 from flight_server.names import NEEDS, SYSTEM_SCHEMA, Scope, TableSource, entered
 from flight_server.nulls import require_nulls_kept
@@ -151,6 +151,7 @@ class Engine:
                 analysis.require_reading(frame.logical_plan())
                 require_one_key(frame.logical_plan())
                 require_nulls_kept(frame.logical_plan())
+                require_read_right(frame.logical_plan())
                 wanted = (
                     params.parameter_schema(context, text) if text.parameters else pa.schema([])
                 )

@@ -17,7 +17,7 @@ from catalog.pins import PinKey
 from catalog.prune import surviving
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
-from flight_server.cautions import misestimated
+from flight_server.cautions import UNPRUNED, misestimated
 from flight_server.contexts import READ_ONLY, Contexts
 from flight_server.hybrid import Relation, Report, RowPart, Source, memory, nothing, relation
 from flight_server.known import known
@@ -228,6 +228,7 @@ class Execution:
             top=None if planned is None or scans is None else planned.top,
             touched=None if planned is None or scans is None else planned.touched_of(at),
             zero=reads is None or reads.looks_for_zero(at),
+            prune=planned is None or UNPRUNED.items() - planned.settings.items() != set(),
         )
         self.relations[at] = relation(context, source, self._store)
         self.reports[at] = self.relations[at].report

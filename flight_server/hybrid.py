@@ -72,6 +72,7 @@ class Source:
         top: which rows matter, of all of them; None: all.
         touched: which columns the statement reads; None: it may read all.
         zero: it may look for a zero among floating numbers.
+        prune: bounds of row groups and pages say which rows there are.
     """
 
     version: TableVersion
@@ -86,6 +87,7 @@ class Source:
     top: Top | None = None
     touched: Touched | None = None
     zero: bool = True
+    prune: bool = True
 
     @property
     def schema(self) -> pa.Schema:
@@ -221,7 +223,11 @@ def _scans(context: SessionContext, source: Source, files: Files) -> list[DataFr
     if files.groups is not None:
         return [_group(context, source, group) for group in files.groups]
     paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
-    return [listing(context, source.schema, each, source.label) for each in paths if each]
+    return [
+        listing(context, source.schema, each, source.label, prune=source.prune)
+        for each in paths
+        if each
+    ]
 
 
 def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
@@ -232,4 +238,5 @@ def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
         (fill(field) or pa.nulls(1, pa.null()))[0] if name is None else name
         for field, name in zip(declared, group.names, strict=True)
     ]
-    return renamed(context, source.schema, source.reach(group.paths), columns, source.label)
+    paths = source.reach(group.paths)
+    return renamed(context, source.schema, paths, columns, source.label, prune=source.prune)

@@ -14,12 +14,14 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
-from flight_server import lists, zeros
+from flight_server import casts, lists, spans, zeros
 from flight_server.analysis import has_unbound_join
 from flight_server.cautions import LOGICAL, cautions, may_join, together
-from flight_server.nulls import require_joined
+from flight_server.nulls import require_joined, require_rows_told_apart
+from flight_server.plantext import types
 from flight_server.protocol.errors import Unimplemented
 from flight_server.sqltext import SqlText
+from flight_server.subqueries import require_drawn_once, require_sound
 
 #: Values of one execution.
 Values = Mapping[str, pa.Scalar]
@@ -109,10 +111,36 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
         zeros.require_as_mended(said, optimized)
         settings = together(settings, _settings(mended, values, planner, planned, optimized))
         unbound = unbound or has_unbound_join(optimized)
+    shown = first.logical_plan().display_indent_schema()
+    if casts.may_lose(shown):
+        for values in sets:
+            plain = planner.optimized(mended, values, casts.SETTINGS)
+            casts.require_casts_kept(plain.display_indent(), types(shown))
     if lists.may_meet(first.logical_plan().display_indent()):
         for values in sets:
             lists.require_lists_kept(planner.optimized(mended, values, lists.SETTINGS))
     return Judged(mended, first, plan, settings, unbound)
+
+
+def require_read_right(planned: LogicalPlan) -> None:
+    """Refuses what the engine would misread whatever the values are.
+
+    Args:
+        planned: as the statement says it, parameters bound or not.
+
+    Raises:
+        Unimplemented: ``spans``, ``casts`` and ``subqueries`` say of what.
+    """
+    plain = planned.display_indent()
+    typed = planned.display_indent_schema()
+    require_sound(plain, typed)
+    require_drawn_once(plain)
+    kinds = types(typed)
+    require_rows_told_apart(plain)
+    casts.require_rounded(plain, kinds)
+    if spans.may_differ(plain):
+        spans.require_comparable(plain)
+        spans.require_exact(plain, kinds)
 
 
 def _settings(
@@ -122,6 +150,7 @@ def _settings(
     settings: dict[str, str] = {}
     for _ in range(_ROUNDS):
         require_joined(planned, plan)
+        spans.require_comparable(plan.display_indent())
         logical = {name: value for name, value in settings.items() if name in LOGICAL}
         found = cautions(planner.context(logical), planned, plan)
         told = together(settings, found)

@@ -76,6 +76,8 @@ JOINING = frozenset(
 #: What one of :data:`REPLACING` is taken to make of a character where the new text is no literal.
 _UNKNOWN_GROWTH = 64
 _TABLE_POSITIONS = frozenset({"from", "join", "lateral"})
+#: Words that begin a part of a window.
+_WINDOW_WORDS = frozenset({"partition", "order", "rows", "range", "groups"})
 #: Words that end a chain of ``||``.
 _CLAUSES = frozenset({"select", "from", "where", "on", "and", "or", "union"})
 
@@ -96,6 +98,26 @@ def refuse_ignored_clauses(tokens: Sequence[Token]) -> None:
             if hint is not None and not after_as and name != "tablesample":
                 clause = " ".join(names[i : i + length]).upper()
                 raise Unimplemented(f"{clause} is not offered: {hint}")
+
+
+def refuse_windows_of_windows(tokens: Sequence[Token]) -> None:
+    """Refuses a window's name inside brackets, which the engine would leave out.
+
+    Raises:
+        Unimplemented: ``OVER (w …)``, or ``WINDOW v AS (w …)``.
+    """
+    for before, opening, name, after in zip(
+        tokens, tokens[1:], tokens[2:], tokens[3:], strict=False
+    ):
+        if before.name not in {"over", "as"} or before.kind != "word" or opening.text != "(":
+            continue
+        named = name.kind == "quoted" or (name.kind == "word" and name.name not in _WINDOW_WORDS)
+        ends = after.text == ")" or (after.kind == "word" and after.name in _WINDOW_WORDS)
+        if named and ends:
+            raise Unimplemented(
+                f"a window inside of brackets would be left out: write OVER {name.text}, or"
+                " OVER (PARTITION BY … ORDER BY …) in full"
+            )
 
 
 def _refuse_sample(tokens: Sequence[Token], i: int) -> None:

@@ -14,7 +14,12 @@ from typing import Literal
 
 from flight_server.protocol.errors import InvalidArgument, ResourceExhausted, Unimplemented
 from flight_server.sqllex import Token, lex, syntax_refused
-from flight_server.sqlrules import check_growth, expanded_tokens, refuse_ignored_clauses
+from flight_server.sqlrules import (
+    check_growth,
+    expanded_tokens,
+    refuse_ignored_clauses,
+    refuse_windows_of_windows,
+)
 from flight_server.sqlversions import version_edits
 
 __all__ = ["Bounds", "Kind", "SqlText", "kind_of", "read", "single"]
@@ -191,6 +196,7 @@ def read(sql: str, bounds: Bounds) -> SqlText:
     edits = version_edits(sql, tokens)
     kept = [token for token in tokens if token.start not in edits] if edits else tokens
     refuse_ignored_clauses(kept)
+    refuse_windows_of_windows(kept)
     check_growth(kept)
     rewritten, count, shifts = _rewritten(sql, tokens, edits)
     words = frozenset(token.name for token in tokens if token.kind in {"word", "quoted"})

@@ -72,7 +72,10 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     ]
     for column, field in zip(columns, schema, strict=True):
         if not field.nullable and column.null_count:
-            raise Internal(f"column {field.name!r} was planned without nulls and has some")
+            raise Internal(
+                f"column {field.name!r} was planned without nulls and has some: where a sub-query"
+                " of a value may find no row, write (SELECT max(x) …)"
+            )
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -152,6 +152,18 @@ class Expressions:
         )
         return Expr("bool", ours, (self.expr("text", scope, depth - 1),), duck)
 
+    def of_day(self, scope: Scope, depth: int) -> Expr:
+        """A time of day, or how far two moments are apart."""
+        moment = self.expr("time", scope, depth - 1)
+        if self.rng.random() < 0.7:
+            bound = f"time '00:{self.rng.randrange(60):02}:30'"
+            word = self.rng.choice(_COMPARISONS)
+            return Expr("bool", f"(cast({{0}} as time) {word} {bound})", (moment,))
+        span = self.rng.choice(("'24 hours'", "'90 minutes'", "'1 hour'"))
+        since = f"timestamp '2022-01-{self.rng.randrange(7, 14):02} 00:00:00'"
+        word = self.rng.choice(("<", ">", "<=", ">="))
+        return Expr("bool", f"(({{0}} - {since}) {word} interval {span})", (moment,))
+
     def truth(self, scope: Scope, depth: int) -> Expr:
         """What three-valued logic makes of a predicate."""
         word = self.rng.choice(("is true", "is not true", "is false", "is not false"))
@@ -244,7 +256,6 @@ _RULES: dict[Kind, Sequence[Callable[[Expressions, Kind, Scope, int], Expr]]] = 
         ),
         _template("ascii({0})", ("text",)),
         _template("octet_length({0})", ("text",), "strlen({0})"),
-        _template("levenshtein({0}, 'ab')", ("text",)),
         _template("extract(day from {0})", ("time",)),
         _template("cast({0} as int)", ("bool",)),
     ),
@@ -313,4 +324,5 @@ _PREDICATES: Sequence[Callable[[Expressions, Scope, int], Expr]] = (
     Expressions.like,
     Expressions.truth,
     Expressions.search,
+    Expressions.of_day,
 )

@@ -14,6 +14,8 @@ from differential.trees import Both, Expr, JoinKind, Query, Select, Source, With
 _JOINS: tuple[JoinKind, ...] = ("join", "join", "join", "left join", "right join", "full join")
 #: Columns that joins and groups are made by: few values, or nasty ones.
 _KEYS = ("k", "u", "b", "day", "x", "y", "l", "i", "c", "m", "s", "t")
+#: Those of which no two equal values differ, as 0.0 and -0.0 do.
+_WHOLE_KEYS = tuple(name for name in _KEYS if COLUMNS[name] != "float")
 #: Those that leave their right side out of what is in scope.
 _HALVES: tuple[JoinKind, ...] = ("left semi join", "left anti join")
 
@@ -36,7 +38,7 @@ class Grammar(Aggregates):
                     continue
                 joined = replace(other, join=rng.choice(_JOINS), on=on)
                 if how < 0.16 and count == 1:  # of three tables the name would be ambiguous
-                    by = rng.choice(_KEYS)
+                    by = rng.choice(_WHOLE_KEYS)
                     joined = replace(other, join=rng.choice(("join", "left join")), using=by)
                 found.append(joined)
                 ids.append(self.named(inner, "id"))

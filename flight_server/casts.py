@@ -1,0 +1,169 @@
+"""Casts and rounding of decimals that the engine moves to where they say something else.
+
+DataFusion 55.0 makes ``c = 1`` of ``cast(c as int) = 1``, which loses 1.25; likewise of a cast to
+fewer digits, and of TRY_CAST to a smaller integer, which is to make nulls. What ``round(c, 1)`` is
+compared with, or stands beside in CASE or coalesce, gets the type that the call had before its
+second argument was known.
+
+Source: apache/datafusion issues 14303, 22142 and 24702; ``tests/test_misread.py``, against DuckDB.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from flight_server.contexts import WITHOUT
+from flight_server.plantext import COMPARISON, Call, Types, calls, mentions, named, types
+from flight_server.protocol.errors import Unimplemented
+
+#: Of the context in which plans for :func:`require_casts_kept` are made.
+SETTINGS: Mapping[str, str] = MappingProxyType({WITHOUT: "simplify_expressions"})
+
+_CASTS = frozenset({"CAST", "TRY_CAST"})
+_INTEGER = re.compile(r"(U?)Int(\d++)$")
+_DECIMAL = re.compile(r"Decimal\d++\(\d++, ?(-?\d++)\)$")
+#: Calls whose digits are known, and how many they are: none, or the last argument.
+_ROUNDING = frozenset({"round", "trunc", "floor", "ceil"})
+_DIGITS = re.compile(r", (?:CAST\()?Int\d++\((\d++)\)(?: AS Int32\))?$")
+_LITERAL_SCALE = re.compile(r"Decimal\d++\([^()]*,(\d++)\)")
+_WORD = re.compile(r"\w++")
+#: Something that is compared with what stands before it; with no column, and no sub-query.
+_THEN = re.compile(
+    r" (?:(?:NOT )?IN \(\[|(?:NOT )?BETWEEN |"
+    rf"{COMPARISON} (?![a-z_][\w.]*+(?![\w.(])|\(<subquery>))"
+)
+_BEFORE = re.compile(rf"(?:(?P<column>(?<![\w.)])[a-z_][\w.]*+)|\)|\]) {COMPARISON} $")
+#: Of a text before a call, so much tells what it is compared with.
+_LOOKED_AT = 160
+#: What takes the values of several expressions for those of one type.
+_ALIKE = frozenset(
+    {"coalesce", "nullif", "greatest", "least", "make_array", "nvl", "nvl2", "ifnull"}
+)
+_CASE = re.compile(r"(?:\b(?:CASE|WHEN|THEN|ELSE|AND|IN)|[<>=]|FROM|IN \(\[) $")
+_BESIDE = re.compile(
+    rf" (?:(?:NOT )?IN \(|{COMPARISON} (?!U?Int\d|Float)|(?:WHEN|THEN|ELSE|END)\b)"
+)
+_NAMED = re.compile(r" AS (\w++)")
+
+
+def may_lose(shown: str) -> bool:
+    """Whether a plan has a cast that may lose something.
+
+    Args:
+        shown: as the statement says it, by ``display_indent_schema``.
+    """
+    kinds = types(shown)
+    return any(_loses(call, kinds) for call in calls(shown))
+
+
+def require_casts_kept(shown: str, kinds: Types) -> None:
+    """Refuses comparisons of a cast that loses something.
+
+    Args:
+        shown: a plan made with :data:`SETTINGS`.
+        kinds: of its columns, see ``plantext.types``.
+
+    Raises:
+        Unimplemented: there is one.
+    """
+    for call in list(calls(shown)):
+        if _loses(call, kinds) and _is_compared(shown, _widened(call)):
+            raise Unimplemented(
+                "a comparison would be made with what is cast, and not with the cast: write"
+                " trunc(x) or round(x) for a cast of a decimal, and BETWEEN for TRY_CAST"
+            )
+
+
+def require_rounded(shown: str, kinds: Types) -> None:
+    """Refuses rounded decimals whose type the engine takes for another one.
+
+    Args:
+        shown: a plan as the statement says it, by ``display_indent``.
+        kinds: the types of its columns.
+
+    Raises:
+        Unimplemented: one is compared, or one of several values of a CASE and the like.
+    """
+    if "round(" not in shown:
+        return
+    decimals = named(kinds, "Decimal")
+    rounded = [call for call in calls(shown) if _rounds(call, decimals)]
+    if not rounded:
+        return
+    places = [(call.start, call.end, call.within) for call in rounded]
+    names: set[str] = set()
+    while more := {m[1] for _, end, _ in places if (m := _NAMED.match(shown, end))} - names:
+        names |= more
+        places += _mentioned(shown, more)
+    for start, end, within in places:
+        before = shown[max(0, start - _LOOKED_AT) : start]
+        if within in _ALIKE or _CASE.search(before) or _BESIDE.match(shown, end):
+            raise Unimplemented(
+                "round(x, n) of a decimal is not compared, nor one of several values, by its real"
+                " type: write cast(round(x, n) as decimal(18, n)), or round(cast(x as double), n)"
+            )
+
+
+def _mentioned(shown: str, names: set[str]) -> Iterator[tuple[int, int, str]]:
+    """Where columns with these names stand, behind a step's name or an operator."""
+    for word in _WORD.finditer(shown):
+        if word[0] in names and not shown.endswith(" AS ", 0, word.start()):
+            yield word.start(), word.end(), ""
+
+
+def _rounds(call: Call, decimals: frozenset[str]) -> bool:
+    value, two, _ = call.inside.rpartition(", ")
+    if call.name != "round" or not two or call.within in _CASTS or "AS Float" in value:
+        return False
+    return "Decimal" in value or mentions(value, decimals)
+
+
+def _loses(call: Call, kinds: Types) -> bool:
+    """Whether a call is a cast to something that has not all of its values."""
+    if call.name not in _CASTS:
+        return False
+    value, _, target = call.inside.rpartition(" AS ")
+    integer, decimal = _INTEGER.match(target), _DECIMAL.match(target)
+    if not (integer or decimal):
+        return False
+    scale = int(decimal[1]) if decimal else 0
+    if call.name == "CAST" and _digits(value) <= scale:
+        return False
+    for kind in _kinds(value, kinds):
+        if (found := _DECIMAL.match(kind)) and int(found[1]) > scale:
+            return True
+        if call.name == "TRY_CAST" and kind.startswith(("Int", "UInt", "Decimal")):
+            of = _INTEGER.match(kind)
+            if not (integer and of and integer[1] == of[1] and int(integer[2]) >= int(of[2])):
+                return True
+    return False
+
+
+def _digits(value: str) -> float:
+    """How many digits behind the point a rounding call leaves; of anything else: any number."""
+    if value.partition("(")[0] not in _ROUNDING or not value.endswith(")"):
+        return math.inf
+    digits = _DIGITS.search(value[:-1])
+    return int(digits[1]) if digits else 0
+
+
+def _kinds(value: str, kinds: Types) -> Iterator[str]:
+    """The types of what an expression is made of."""
+    for word in _WORD.findall(value):
+        yield from kinds.get(word, ())
+    yield from (f"Decimal128(1, {scale})" for scale in _LITERAL_SCALE.findall(value))
+
+
+def _widened(call: Call) -> Call:
+    """The cast, or the outermost of those that stand around it."""
+    while call.around is not None and call.around.end and call.around.name in _CASTS:
+        call = call.around
+    return call
+
+
+def _is_compared(shown: str, cast: Call) -> bool:
+    before = _BEFORE.search(shown[max(0, cast.start - _LOOKED_AT) : cast.start])
+    return bool(_THEN.match(shown, cast.end) or (before and not before["column"]))

@@ -1,0 +1,340 @@
+"""What the engine would misread is refused in words; what stands beside it is answered as ever."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import duckdb
+import pyarrow as pa
+import pytest
+from support_engine import FolderTables, ask
+
+from catalog.spec import TableName
+from flight_server.engine import Engine
+from flight_server.limits import Limits
+from flight_server.protocol.errors import Unimplemented
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("k", pa.int32()),
+        pa.field("l", pa.int64()),
+        pa.field("c", pa.decimal128(9, 2)),
+        pa.field("d", pa.decimal128(18, 8)),
+        pa.field("x", pa.float64()),
+        pa.field("u", pa.string()),
+        pa.field("t", pa.timestamp("us")),
+        pa.field("z", pa.timestamp("us", tz="UTC")),
+        pa.field("day", pa.date32()),
+    ]
+)
+
+
+def rows(first: int, count: int) -> pa.Table:
+    """One row in seven has nulls; days and times of day go round several times."""
+    found = []
+    for number in range(first, first + count):
+        rng = random.Random(number)
+        moment = datetime(2024, 1, 30) + timedelta(hours=7 * number, milliseconds=250 * number)  # noqa: DTZ001
+        whole = {
+            "id": number,
+            "k": number % 5,
+            "l": number if number % 3 else number + 2**40,
+            "c": Decimal(rng.randrange(-600, 600)).scaleb(-2),
+            "d": Decimal(rng.randrange(-(10**9), 10**9)).scaleb(-8),
+            "x": rng.randrange(-40, 40) / 4,
+            "u": rng.choice(("a", "b", "7", "300")),
+            "t": moment,
+            "z": moment.replace(tzinfo=UTC) - timedelta(hours=rng.randrange(60)),
+            "day": date(2024, 1, 30) + timedelta(days=number % 40),
+        }
+        found.append({"id": number} if number % 7 == 6 else whole)
+    return pa.Table.from_pylist(found, SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    kept = FolderTables(tmp_path_factory.mktemp("misread"))
+    files = [rows(0, 60), rows(60, 60)]
+    kept.publish(TableName("market_data", "a"), files, rows(120, 40).to_batches())
+    kept.publish(TableName("market_data", "b"), [rows(0, 12)], rows(12, 12).to_batches())
+    with closing(Engine(kept, kept, Limits())) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def duck() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as made:
+        made.execute("set timezone = 'UTC'")
+        made.register("a", rows(0, 160))
+        made.register("b", rows(0, 24))
+        yield made
+
+
+def assert_refused(engine: Engine, text: str, words: str) -> None:
+    with pytest.raises(Unimplemented, match=words):
+        ask(engine, text)
+
+
+def assert_answered(engine: Engine, duck: duckdb.DuckDBPyConnection, text: str) -> None:
+    """In any order; with rows, so that something was compared."""
+    found = sorted(ask(engine, text), key=repr)
+    assert found == sorted(duck.execute(text).fetchall(), key=repr)
+    assert found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where t - timestamp '2024-02-01' > interval '1 day'",
+        "select id from a where now() - z > interval '7 days'",
+        "select timestamp '2022-01-05' - timestamp '2022-01-01' = interval '4 days'",
+        "select interval '36 hours' > interval '1 day'",
+        (
+            "select id from a where t - cast(z as timestamp) between interval '1 day' and"
+            " interval '2 days'"
+        ),
+        "select id from a where interval '1 month' <> t - cast(z as timestamp)",
+        "select id from a where t - cast(z as timestamp) in (interval '1 day')",
+        "select case when t - cast(z as timestamp) > interval '1 day' then 1 end from a",
+        "select a.id from a join b on a.k = b.k and a.t - b.t > interval '1 day'",
+        (
+            "select id from (select id, t - lag(t) over (order by id) as gap from a)"
+            " where gap > interval '1 day'"
+        ),
+        "select k from a group by k having max(t) - min(t) > interval '2 days'",
+    ],
+)
+def test_days_are_not_compared_with_hours(engine: Engine, text: str) -> None:
+    """They would be compared field by field, and a difference has no days."""
+    assert_refused(engine, text, "write interval '24 hours'")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select date '2022-01-01' + interval '36 hours'",
+        "select date '2022-01-01' - interval '1 minute'",
+        "select id from a where t < date '2024-02-08' + interval '5 minutes'",
+        "select id from a where t >= cast(t as date) + interval '5 minutes'",
+        "select id, day + interval '1 day' + interval '5 minutes' from a",
+        "select current_date + interval '9 hours 30 minutes'",
+        "select interval '5 minutes' + day from a",
+        "select max(day) + interval '5 minutes' from a",
+        "select other + interval '1 hour' from (select day as other from a)",
+    ],
+)
+def test_hours_are_not_added_to_dates(engine: Engine, text: str) -> None:
+    assert_refused(engine, text, r"write CAST\(d AS timestamp\)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select extract(epoch from t - lag(t) over (order by id)) from a",
+        "select extract(epoch from gap) from (select t - lag(t) over (order by id) as gap from a)",
+        "select avg(date_part('minute', t - cast(z as timestamp))) from a",
+    ],
+)
+def test_no_part_of_a_difference_is_taken(engine: Engine, text: str) -> None:
+    assert_refused(engine, text, "write extract")
+
+
+@pytest.mark.parametrize("key", ["t", "z", "day"])
+def test_frames_over_times_have_intervals(engine: Engine, key: str) -> None:
+    """A bare number would be so many months."""
+    frame = "range between 1 preceding and current row"
+    assert_refused(engine, f"select count(*) over (order by {key} {frame}) from a", "interval '1 d")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where round(c, 1) in (1.5, 2.25)",
+        "select id from a where round(c, 0) in (select c from b)",
+        "select a.id from a join b on round(a.c, 1) = b.c",
+        "select case when c > 0 then round(c, 1) else c end from a",
+        "select coalesce(round(c, 1), 0.05) from a",
+        "select id from a where round(c, 1) > 1.25",
+        "select k from a group by k having round(sum(c), 1) > 1.55",
+        "select [round(c, 1), c] from a",
+        "select r from (select round(c, 1) as r from a) where r in (1.5, 2.25)",
+        "select q from (select r as q from (select round(c, 1) as r from a)) where q = 1.5",
+        "select r from (select id, round(c, 1) as r from a order by id limit 100) where r > 1.25",
+    ],
+)
+def test_rounded_decimals_are_not_compared(engine: Engine, text: str) -> None:
+    """They would have the type of before they are rounded."""
+    assert_refused(engine, text, r"write cast\(round\(x, n\) as decimal")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where cast(c as int) = 1",
+        "select id from a where cast(c as decimal(9, 0)) = 2",
+        "select id from a where cast(d as decimal(18, 2)) in (2.00, 1.50)",
+        "select id from a where cast(c as int) between 1 and 2",
+        "select id from a where 1 + 0 = cast(c as int)",
+        "select id from (select id, cast(c as int) as whole from a) where whole = 1",
+        "select cast(c as int) <> 1 from a",
+        "select k from a group by k having cast(sum(c) as int) < 1",
+        "select id from a where try_cast(l as int) > 5",
+        "select id from a where try_cast(id as tinyint) > 5",
+        "select id from a where try_cast(c as decimal(4, 2)) = 1",
+    ],
+)
+def test_casts_that_lose_something_are_not_compared(engine: Engine, text: str) -> None:
+    """What is cast would be compared, and 1.25 is not 1."""
+    assert_refused(engine, text, "and not with the cast")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where (select 1 from b where id = -1 limit 1) is null",
+        "select id from a where (select 1 from b where id = -1 limit 1) is not null",
+        "select id from a where id > coalesce((select id from b where id = -1), 5)",
+        "select (select count(*) from b having count(*) < 0) is null",
+        "select v from (select (select 1 from b where id = -1) as v from a) where v is null",
+        "select case when (select true from b where id = -1) is null then 1 end",
+    ],
+)
+def test_a_value_that_may_be_missing_may_be_null(engine: Engine, text: str) -> None:
+    assert_refused(engine, text, r"write \(SELECT max\(x\) …\)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where (select count(*) from b where b.k = a.k having max(x) > 2) is null",
+        (
+            "select a.id, q.n from a cross join lateral"
+            " (select sum(b.id) as n from b where b.k = a.k having count(*) > 2) q"
+        ),
+        "select id from a where exists (select count(*) from b where b.k = a.k)",
+        "select id from a where not exists (select max(id) from b where b.k = a.k)",
+        "select id from a where 0 in (select count(*) from b where b.k = a.k)",
+    ],
+)
+def test_aggregates_inside_are_values(engine: Engine, text: str) -> None:
+    """Rows that HAVING drops would be there, and EXISTS would want a match."""
+    assert_refused(engine, text, "aggregates without GROUP BY")
+
+
+def test_offsets_inside_are_refused(engine: Engine) -> None:
+    inside = "select 1 from b where b.k = a.k offset 1"
+    assert_refused(engine, f"select id from a where exists ({inside})", "OFFSET")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select r from (select random() < 0.5 as r, count(*) from a group by 1) where r",
+        "select bool_and(r > 0.5e0) from (select random() as r from a) where r > 0.5e0",
+    ],
+)
+def test_chance_is_drawn_once(engine: Engine, text: str) -> None:
+    assert_refused(engine, text, "would draw anew")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where (k, x) < (3, 0.0)",
+        "select id from a where (k, u) <> (3, 'a')",
+        "select id from a where (k, u) not in ((3, 'a'), (4, 'b'))",
+        "select a.id from a join b on (a.k, a.u) = (b.k, b.u)",
+    ],
+)
+def test_rows_are_not_compared(engine: Engine, text: str) -> None:
+    """Their nulls would be values."""
+    assert_refused(engine, text, "nulls in rows")
+
+
+def test_nothing_is_zero_of_null(engine: Engine) -> None:
+    assert_refused(engine, "select id from a where (k ^ k) = 0", "write x - x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select sum(id) over (w) from a window w as (partition by k order by id)",
+        "select sum(id) over (w order by id) from a window w as (partition by k)",
+        'select sum(id) over ("w" rows 2 preceding) from a window "w" as (order by id)',
+        "select sum(id) over v from a window w as (partition by k), v as (w order by id)",
+    ],
+)
+def test_windows_are_named_without_brackets(engine: Engine, text: str) -> None:
+    assert_refused(engine, text, "write OVER ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where cast(t as time) < time '05:00:00'",
+        (
+            "select id from a where cast(cast(z as timestamp) as time) between time '01:00:00'"
+            " and time '08:30:00'"
+        ),
+        (
+            "select a.id, b.id as other from a join b on a.k = b.k and"
+            " cast(a.t as time) < cast(b.t as time)"
+        ),
+        "select id from a where t - timestamp '2024-02-01' > interval '24 hours'",
+        "select id from a where t > cast(z as timestamp) + interval '1 day'",
+        (
+            "select id from a where t between timestamp '2024-02-08' - interval '1 day' and"
+            " timestamp '2024-02-08' + interval '1 month'"
+        ),
+        "select id from a where t < date '2024-02-08' + interval '2 days'",
+        "select id, cast(day as timestamp) + interval '5 minutes' from a",
+        "select id, date_trunc('day', t) + interval '9 hours 30 minutes' from a",
+        "select id from a where day - date '2024-01-30' > 7",
+        "select id from a where day - date '2024-01-30' = 7",
+        "select id, extract(hour from t + interval '1 hour'), extract(day from day) from a",
+        "select id, count(*) over (order by id range between 3 preceding and current row) from a",
+        (
+            "select id, count(*) over (order by t range between interval '1 day' preceding"
+            " and current row) from a"
+        ),
+        "select round(c, 1) as r, count(*) from a group by 1",
+        "select k, round(sum(c), 1) + 1 as v from a group by k",
+        "select id from a where cast(round(c, 1) as decimal(9, 1)) = 1.5 or id < 3",
+        "select id from a where round(cast(c as double), 0) = 2",
+        "select id from a where round(x, 1) > 1.5",
+        "select id from a where cast(round(c) as int) = 2",
+        "select id from a where cast(k as bigint) = 3",
+        "select id from a where cast(c as decimal(18, 4)) > 1.5",
+        "select id from a where trunc(c) = 1",
+        "select id from a where cast(trunc(c) as int) in (select k from b)",
+        "select id from a where try_cast(u as bigint) > 5",
+        "select id from a where try_cast(k as bigint) > 1",
+        "select id from a where cast(t as date) = date '2024-02-08'",
+        "select id from a where (select max(k) from b where id = -1) is null",
+        "select id from a where k > (select id from b where id = 3)",
+        "select id from a where k > (select id from b where id = 3) and c is not null",
+        "select id, (select id from b order by id desc limit 1) as last from a",
+        "select id from a where (select count(*) from b where b.k = a.k) = 0",
+        "select id, (select count(*) from b where b.k = a.k) as n from a",
+        "select id from a where exists (select k from b where b.k = a.k and b.x > 0)",
+        "select id from a where exists (select count(*) from b)",
+        (
+            "select a.id, q.n from a cross join lateral"
+            " (select sum(b.id) as n from b where b.k = a.k) q"
+        ),
+        (
+            "select sum(id) over w, count(*) over (partition by k order by id) from a"
+            " window w as (partition by k order by id)"
+        ),
+        "with w as (select k from b) select k from w",
+    ],
+)
+def test_what_stands_beside_it_is_answered(
+    engine: Engine, duck: duckdb.DuckDBPyConnection, text: str
+) -> None:
+    assert_answered(engine, duck, text)
