@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from flight_server.contexts import WITHOUT
-from flight_server.plantext import COMPARISON, Call, Types, calls, mentions, named, types
+from flight_server.plantext import COMPARISON, Call, Types, calls, mentions, named
 from flight_server.protocol.errors import Unimplemented
 
 #: Of the context in which plans for :func:`require_casts_kept` are made.
@@ -49,13 +49,13 @@ _BESIDE = re.compile(
 _NAMED = re.compile(r" AS (\w++)")
 
 
-def may_lose(shown: str) -> bool:
+def may_lose(shown: str, kinds: Types) -> bool:
     """Whether a plan has a cast that may lose something.
 
     Args:
-        shown: as the statement says it, by ``display_indent_schema``.
+        shown: as the statement says it, by ``display_indent``.
+        kinds: the types of its columns.
     """
-    kinds = types(shown)
     return any(_loses(call, kinds) for call in calls(shown))
 
 
@@ -87,8 +87,6 @@ def require_rounded(shown: str, kinds: Types) -> None:
     Raises:
         Unimplemented: one is compared, or one of several values of a CASE and the like.
     """
-    if "round(" not in shown:
-        return
     decimals = named(kinds, "Decimal")
     rounded = [call for call in calls(shown) if _rounds(call, decimals)]
     if not rounded:

@@ -27,6 +27,8 @@ from flight_server.subqueries import require_drawn_once, require_sound
 Values = Mapping[str, pa.Scalar]
 #: How often settings may ask for others.
 _ROUNDS = 3
+#: What plans show where there is something to look at.
+_CAST, _ROUND, _INSIDE = "CAST(", "round(", "Subquery:"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -111,12 +113,13 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
         zeros.require_as_mended(said, optimized)
         settings = together(settings, _settings(mended, values, planner, planned, optimized))
         unbound = unbound or has_unbound_join(optimized)
-    shown = first.logical_plan().display_indent_schema()
-    if casts.may_lose(shown):
-        for values in sets:
+    planned = first.logical_plan()
+    if _CAST in (shown := planned.display_indent()):
+        kinds = types(planned.display_indent_schema())
+        for values in sets if casts.may_lose(shown, kinds) else ():
             plain = planner.optimized(mended, values, casts.SETTINGS)
-            casts.require_casts_kept(plain.display_indent(), types(shown))
-    if lists.may_meet(first.logical_plan().display_indent()):
+            casts.require_casts_kept(plain.display_indent(), kinds)
+    if lists.may_meet(shown):
         for values in sets:
             lists.require_lists_kept(planner.optimized(mended, values, lists.SETTINGS))
     return Judged(mended, first, plan, settings, unbound)
@@ -132,13 +135,17 @@ def require_read_right(planned: LogicalPlan) -> None:
         Unimplemented: ``spans``, ``casts`` and ``subqueries`` say of what.
     """
     plain = planned.display_indent()
+    require_rows_told_apart(plain)
+    require_drawn_once(plain)
+    spanned = spans.may_differ(plain)
+    if not (spanned or _ROUND in plain or _INSIDE in plain):
+        return
     typed = planned.display_indent_schema()
     require_sound(plain, typed)
-    require_drawn_once(plain)
     kinds = types(typed)
-    require_rows_told_apart(plain)
-    casts.require_rounded(plain, kinds)
-    if spans.may_differ(plain):
+    if _ROUND in plain:
+        casts.require_rounded(plain, kinds)
+    if spanned:
         spans.require_comparable(plain)
         spans.require_exact(plain, kinds)
 
