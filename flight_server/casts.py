@@ -30,6 +30,7 @@ _ROUNDING = frozenset({"round", "trunc", "floor", "ceil"})
 _DIGITS = re.compile(r", (?:CAST\()?Int\d++\((\d++)\)(?: AS Int32\))?$")
 _LITERAL_SCALE = re.compile(r"Decimal\d++\([^()]*,(\d++)\)")
 _WORD = re.compile(r"\w++")
+_NARROWED = re.compile(r" AS (?:U?Int\d|Decimal)")
 #: Something that is compared with what stands before it; with no column, and no sub-query.
 _THEN = re.compile(
     r" (?:(?:NOT )?IN \(\[|(?:NOT )?BETWEEN |"
@@ -47,6 +48,15 @@ _BESIDE = re.compile(
     rf" (?:(?:NOT )?IN \(|{COMPARISON} (?!U?Int\d|Float)|(?:WHEN|THEN|ELSE|END)\b)"
 )
 _NAMED = re.compile(r" AS (\w++)")
+
+
+def has_digits(shown: str) -> bool:
+    """Whether a plan has a cast to whole numbers, or to decimals.
+
+    Args:
+        shown: as the statement says it, by ``display_indent``.
+    """
+    return bool(_NARROWED.search(shown))
 
 
 def may_lose(shown: str, kinds: Types) -> bool:

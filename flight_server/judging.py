@@ -28,7 +28,7 @@ Values = Mapping[str, pa.Scalar]
 #: How often settings may ask for others.
 _ROUNDS = 3
 #: What plans show where there is something to look at.
-_CAST, _ROUND, _INSIDE = "CAST(", "round(", "Subquery:"
+_ROUND, _INSIDE = "round(", "Subquery:"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -114,7 +114,7 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
         settings = together(settings, _settings(mended, values, planner, planned, optimized))
         unbound = unbound or has_unbound_join(optimized)
     planned = first.logical_plan()
-    if _CAST in (shown := planned.display_indent()):
+    if casts.has_digits(shown := planned.display_indent()):
         kinds = types(planned.display_indent_schema())
         for values in sets if casts.may_lose(shown, kinds) else ():
             plain = planner.optimized(mended, values, casts.SETTINGS)
