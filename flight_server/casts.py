@@ -30,6 +30,8 @@ _ROUNDING = frozenset({"round", "trunc", "floor", "ceil"})
 _DIGITS = re.compile(r", (?:CAST\()?Int\d++\((\d++)\)(?: AS Int32\))?$")
 _LITERAL_SCALE = re.compile(r"Decimal\d++\([^()]*,(\d++)\)")
 _WORD = re.compile(r"\w++")
+#: What makes something else of decimals.
+_NO_DECIMAL = re.compile(r"\b(?:count|\w*length|date_part|strpos)\(|\bCASE | [<>=]")
 _NARROWED = re.compile(r" AS (?:U?Int\d|Decimal)")
 #: Something that is compared with what stands before it; with no column, and no sub-query.
 _THEN = re.compile(
@@ -56,6 +58,10 @@ _BEHIND = re.compile(
     rf"(?:(?P<whole>{_WHOLE}) )?+(?:{COMPARISON} |BETWEEN (?:(?! AND ).)*+ AND |IN \(\[)$"
 )
 _BRANCH = re.compile(r" (WHEN|THEN|ELSE) ")
+#: What makes doubles of decimals.
+_DOUBLE = re.compile(
+    r" AS Float|\b(?:stddev|var|corr|covar|regr|approx|sqrt|cbrt|ln|log|exp|power)\w*+\("
+)
 _NAMED = re.compile(r" AS (\w++)")
 
 
@@ -117,9 +123,13 @@ def require_rounded(shown: str, kinds: Types) -> None:
             " statements, or round what the client gets"
         )
     places = [(call.start, call.end, call.around) for call in rounded]
-    names: set[str] = set()
-    while more := {m[1] for _, end, _ in places if (m := _NAMED.match(shown, end))} - names:
-        names |= more
+    known: dict[str, int] = {}
+    while more := {
+        name: shown.rfind("\n", 0, start) + 1
+        for start, end, _ in places
+        if (found := _NAMED.match(shown, end)) and (name := found[1]) not in known
+    }:
+        known |= more
         places += _mentioned(shown, more)
     for start, end, around in places:
         if _is_mixed(shown, start, end, around) or _is_one_of_several(shown, start, end):
@@ -156,16 +166,16 @@ def _is_one_of_several(shown: str, start: int, end: int) -> bool:
     return before[-1] != "WHEN" and bool(others) and (len(others) > 1 or own not in others[0])
 
 
-def _mentioned(shown: str, names: set[str]) -> Iterator[tuple[int, int, Call | None]]:
-    """Where columns with these names stand, behind a step's name or an operator."""
-    for word in _WORD.finditer(shown):
-        if word[0] in names and not shown.endswith(" AS ", 0, word.start()):
+def _mentioned(shown: str, names: Mapping[str, int]) -> Iterator[tuple[int, int, Call | None]]:
+    """Where columns with these names stand, in the steps above the one that begins there."""
+    for word in _WORD.finditer(shown, 0, max(names.values())):
+        if word.end() < names.get(word[0], 0) and not shown.endswith(" AS ", 0, word.start()):
             yield word.start(), word.end(), None
 
 
 def _rounds(call: Call, decimals: frozenset[str]) -> bool:
     value, two, _ = call.inside.rpartition(", ")
-    if call.name != "round" or not two or call.within in _CASTS or "AS Float" in value:
+    if call.name != "round" or not two or call.within in _CASTS or _DOUBLE.search(value):
         return False
     return "Decimal" in value or mentions(value, decimals)
 
@@ -176,7 +186,7 @@ def _loses(call: Call, kinds: Types) -> bool:
         return False
     value, _, target = call.inside.rpartition(" AS ")
     integer, decimal = _INTEGER.match(target), _DECIMAL.match(target)
-    if not (integer or decimal):
+    if not (integer or decimal) or _NO_DECIMAL.search(value):
         return False
     scale = int(decimal[1]) if decimal else 0
     if call.name == "CAST" and _digits(value) <= scale:

@@ -40,7 +40,7 @@ _STRICT = frozenset(
 _COMPARED = re.compile(r" (?:ANY|ALL) \(<subquery>\)")
 #: Rows that are compared: what stands before or behind one, which stands alone in brackets.
 _ROWS = re.compile(rf" {COMPARISON} struct\(|\bIN \(\[struct\(")
-_ITSELF = re.compile(r"(?<![\w.])([\w.]++) BIT_XOR (?:[\w.]++ BIT_XOR )*?\1(?![\w.(])")
+_ITSELF = re.compile(r"(?<![\w.])([\w.]++) BIT_XOR (?:[\w.]++ BIT_XOR ){0,8}?\1(?![\w.(])")
 _REFUSAL = (
     "whether this IN over a sub-query is false or null would be lost: write NOT EXISTS"
     " (SELECT 1 FROM … WHERE b.x = a.x), or IN only as a condition that has to be true"

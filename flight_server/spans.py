@@ -29,12 +29,14 @@ _COMPARED = re.compile(rf"(?: (?:{COMPARISON}|AND) |IN \(\[){_SPAN}(?! [-+*/])")
 _COMPARING = re.compile(rf"(?<![-+] ){_SPAN} {COMPARISON} ")
 #: A difference beside what is no literal.
 _TAKEN = re.compile(rf" AS Interval\(MonthDayNano\)\) {COMPARISON} (?!IntervalMonthDayNano)")
-_DIFFERENCE = re.compile(rf" - (?!{_ANY_SPAN}|U?Int\d)")
+_DIFFERENCE = re.compile(r" - (?!IntervalMonthDayNano|U?Int\d)")
 _NUMBER = r'(?:\d++|Utf8\("\d++"\)) (?:PRECEDING|FOLLOWING)'
 _FRAME = re.compile(
-    r"ORDER BY \[(?P<key>[^\[\],\n]+?) (?:ASC|DESC) [^\[\]\n]*+\] RANGE BETWEEN"
+    r"ORDER BY \[(?P<key>[^\[\],\n ]++) (?:ASC|DESC) [^\[\]\n]*+\] RANGE BETWEEN"
     rf" (?:{_NUMBER} AND |[A-Z ]++ AND {_NUMBER})"
 )
+#: A date that is no date any more.
+_TRUNCATED = re.compile(r"date_trunc\(Utf8\(\"\w++\"\), [\w.]*+$")
 #: What is a date by its own words.
 _DATES = (r"AS Date32\)", r"current_date\(\)", r"today\(\)", r"to_date\([^()\n]*+\)")
 #: A step has something that this module looks at.
@@ -94,7 +96,7 @@ def require_exact(shown: str, kinds: Types) -> None:
                 " extract(epoch FROM t) - extract(epoch FROM u)"
             )
     moments = named(kinds, "Date", "Timestamp", "Time")
-    if any(mentions(frame["key"], moments) for frame in _FRAME.finditer(shown)):
+    if any(frame["key"].rpartition(".")[2] in moments for frame in _FRAME.finditer(shown)):
         raise Unimplemented(
             "a frame over times would count months: write RANGE BETWEEN interval '1 day' PRECEDING"
         )
@@ -108,7 +110,12 @@ def _adds_hours(shown: str, dates: frozenset[str]) -> bool:
     added = re.compile(rf'{date}"?\)*+((?: [-+] {_ANY_SPAN})++)')
     before = re.compile(rf"({_ANY_SPAN}) \+ (?:\w++[(.])*+{date}")
     found = [*added.finditer(shown), *before.finditer(shown)]
-    spans = (span for each in found for span in _ONE_SPAN.finditer(each[1]))
+    of_dates = (
+        each
+        for each in found
+        if not _TRUNCATED.search(shown, max(0, each.start() - 64), each.start())
+    )
+    spans = (span for each in of_dates for span in _ONE_SPAN.finditer(each[1]))
     return any(int(span[3]) % _DAY_NS for span in spans)
 
 

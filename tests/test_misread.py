@@ -316,6 +316,20 @@ def test_windows_are_named_without_brackets(engine: Engine, text: str) -> None:
         "select id from a where k > 1 and round(c, 1) > 2 and 5 > round(c, 1)",
         "select id from a where round(c, 1) in (1, 2) or round(c, 1) between 3 and 4",
         "select k, coalesce(round(sum(c * c), 2), 0) as v from a group by k",
+        "select id, round(c, 1) as c from a where c > 1.5",
+        "select id, c + 1 as v from (select id, round(c, 1) as c from a where c > 3.5) as r",
+        "select id, extract(hour from t - interval '5 hours') as v from a",
+        "select id, date_trunc('month', day) + interval '9 hours' as v from a",
+        "select id from a where random() >= 0 and cast(k as bigint) > 3",
+        "with q as (select k as range from a) select range from q",
+        "select id from a where t in (select max(t) from b where b.k = a.k)",
+        (
+            "select id, (select id from b order by id limit 1) as v, coalesce(k, 0) as w from a"
+            " where k is not null"
+        ),
+        "select k from a group by k having cast(count(c) as int) > 5",
+        "select count(*) over (order by t.id range between 3 preceding and current row) from a t",
+        "select k from a group by k having round(stddev(c), 0) > 1.5",
         "select k, round(sum(c), 1) + 1 as v from a group by k",
         "select id from a where cast(round(c, 1) as decimal(9, 1)) = 1.5 or id < 3",
         "select id from a where round(cast(c as double), 0) = 2",
