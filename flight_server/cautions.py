@@ -24,6 +24,7 @@ from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import walk, without_casts
 from flight_server.contexts import WITHOUT
+from flight_server.nans import NO_STATISTICS
 from flight_server.plantext import LITERAL
 from flight_server.protocol.errors import Unimplemented
 from flight_server.windows import look_over_nulls, require_seen
@@ -64,12 +65,7 @@ _AHEAD = MappingProxyType({"datafusion.optimizer.enable_window_limits": "false"}
 _BITS = MappingProxyType({"datafusion.optimizer.hash_join_inlist_pushdown_max_size": "0"})
 
 #: The bounds of times of day are taken for those of the moments that they are of.
-UNPRUNED = MappingProxyType(
-    {
-        "datafusion.execution.collect_statistics": "false",
-        "datafusion.execution.parquet.pruning": "false",
-    }
-)
+UNPRUNED = MappingProxyType({**NO_STATISTICS, "datafusion.execution.parquet.pruning": "false"})
 _TIME_OF_DAY = re.compile(r" AS Time(?:32|64)\(")
 
 #: What the engine says where its estimate of a filter's share of rows left 0 to 1: the bounds of a

@@ -78,8 +78,8 @@ _UNKNOWN_GROWTH = 64
 _TABLE_POSITIONS = frozenset({"from", "join", "lateral"})
 #: Words that begin a part of a window.
 _WINDOW_WORDS = frozenset({"partition", "order", "rows", "range", "groups"})
-#: Words that begin a query.
-_QUERY_WORDS = frozenset({"select", "with", "values", "table", "from"})
+#: Behind a bracket: no window's name, but the beginning of one's part, or of a query.
+_NO_WINDOWS = _WINDOW_WORDS | {"select", "with", "values", "table", "from"}
 #: Words that end a chain of ``||``.
 _CLAUSES = frozenset({"select", "from", "where", "on", "and", "or", "union"})
 
@@ -113,8 +113,7 @@ def refuse_windows_of_windows(tokens: Sequence[Token]) -> None:
     ):
         if before.name not in {"over", "as"} or before.kind != "word" or opening.text != "(":
             continue
-        known = _WINDOW_WORDS | _QUERY_WORDS
-        named = name.kind == "quoted" or (name.kind == "word" and name.name not in known)
+        named = name.kind == "quoted" or (name.kind == "word" and name.name not in _NO_WINDOWS)
         ends = after.text == ")" or (after.kind == "word" and after.name in _WINDOW_WORDS)
         if named and ends:
             raise Unimplemented(
