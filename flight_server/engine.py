@@ -162,7 +162,7 @@ class Engine:
                     sets = self._sets(text, statement, wanted)
                     frame = planner.frame(text, sets[0]) if text.parameters else frame
                     found = judged(text, sets, planner, frame)
-                    text, frame, plan = found.text, found.frame, found.plan
+                    text, plan = found.text, found.plan
                     reads = replace(
                         analysis.reads_of(plan, scope, unbound_join=found.unbound_join),
                         settings={**batches_for(plan), **found.settings},

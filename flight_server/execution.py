@@ -28,7 +28,7 @@ from flight_server.plans import Plan
 from flight_server.readers import Store
 from flight_server.shares import Share
 from flight_server.sqlrules import SERIES
-from flight_server.sqltext import SqlText
+from flight_server.sqltext import SqlText, digits_name
 from flight_server.stores import Reach
 from flight_server.substrait import logical_plan
 
@@ -51,7 +51,14 @@ def run_sql(
     """The engine's frame for a statement that reads; nothing is executed."""
     if text.plan is not None:
         return context.create_dataframe_from_logical_plan(logical_plan(context, text.plan))
-    return context.sql(text.rewritten, options=READ_ONLY, param_values=dict(values or {}))
+    bound = _bound(text, values or {})
+    return context.sql(text.rewritten, options=READ_ONLY, param_values=bound)
+
+
+def _bound(text: SqlText, values: Mapping[str, pa.Scalar]) -> dict[str, pa.Scalar]:
+    """The values of all parameters, the text's own among them."""
+    own = {digits_name(digits): pa.scalar(digits, pa.int32()) for digits in text.digits}
+    return {**values, **own}
 
 
 class Execution:
@@ -313,7 +320,7 @@ def _explained(
     """EXPLAIN of the statement; ``explain``: it is one already. The context is used up."""
     if text.plan is None:
         sql = text.rewritten if explain else f"EXPLAIN {text.rewritten}"
-        return context.sql(sql, options=READ_ONLY, param_values=dict(values))
+        return context.sql(sql, options=READ_ONLY, param_values=_bound(text, values))
     aside = Catalog.memory_catalog()
     aside.register_schema(_ASIDE, Schema.memory_schema())
     aside.schema(_ASIDE).register_table(_ASIDE, run_sql(context, text).into_view())

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
-from flight_server import casts, lists, spans, zeros
+from flight_server import casts, lists, rounding, spans, zeros
 from flight_server.analysis import has_unbound_join
 from flight_server.cautions import LOGICAL, cautions, may_join, together
 from flight_server.nulls import require_joined, require_rows_told_apart
@@ -28,7 +28,7 @@ Values = Mapping[str, pa.Scalar]
 #: How often settings may ask for others.
 _ROUNDS = 3
 #: What plans show where there is something to look at.
-_ROUND, _INSIDE = "round(", "Subquery:"
+_INSIDE = "Subquery:"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -71,14 +71,12 @@ class Judged:
 
     Attributes:
         text: what it is to be asked; mostly the statement's own.
-        frame: of the first set of values.
-        plan: the same, optimized.
+        plan: of the first set of values, optimized.
         settings: of the engine, under which it answers right.
         unbound_join: with some set of values, a join has no equality.
     """
 
     text: SqlText
-    frame: DataFrame
     plan: LogicalPlan
     settings: Mapping[str, str]
     unbound_join: bool
@@ -96,6 +94,7 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
     Raises:
         Unimplemented: the engine would answer it wrong, and cannot be told not to.
     """
+    text, first = rounding.mended(text, first, lambda each: planner.frame(each, sets[0]))
     plan = first.optimized_logical_plan()
     mended = zeros.mended(text, plan, lambda each: planner.optimized(each, sets[0]))
     if mended is not text:
@@ -122,7 +121,7 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
     if lists.may_meet(shown):
         for values in sets:
             lists.require_lists_kept(planner.optimized(mended, values, lists.SETTINGS))
-    return Judged(mended, first, plan, settings, unbound)
+    return Judged(mended, plan, settings, unbound)
 
 
 def require_read_right(planned: LogicalPlan) -> None:
@@ -138,16 +137,13 @@ def require_read_right(planned: LogicalPlan) -> None:
     require_rows_told_apart(plain)
     require_drawn_once(plain)
     spanned = spans.may_differ(plain)
-    if not (spanned or _ROUND in plain or _INSIDE in plain):
+    if not (spanned or _INSIDE in plain):
         return
     typed = planned.display_indent_schema()
     require_sound(plain, typed)
-    kinds = types(typed)
-    if _ROUND in plain:
-        casts.require_rounded(plain, kinds)
     if spanned:
         spans.require_comparable(plain)
-        spans.require_exact(plain, kinds)
+        spans.require_exact(plain, types(typed))
 
 
 def _settings(

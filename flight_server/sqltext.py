@@ -22,7 +22,7 @@ from flight_server.sqlrules import (
 )
 from flight_server.sqlversions import version_edits
 
-__all__ = ["Bounds", "Kind", "SqlText", "kind_of", "read", "single"]
+__all__ = ["Bounds", "Kind", "SqlText", "digits_name", "kind_of", "read", "single"]
 
 Kind = Literal["query", "explain", "write", "control"]
 
@@ -61,6 +61,7 @@ class SqlText:
         words: every identifier and keyword, lower case.
         shifts: (offset in ``rewritten``, characters to subtract) where a rewriting moved the text.
         plan: a Substrait plan in the place of the text (``substrait.py``).
+        digits: each is bound, as 32 bits, to the parameter :func:`digits_name` (``rounding.py``).
     """
 
     sql: str
@@ -71,6 +72,7 @@ class SqlText:
     words: frozenset[str]
     shifts: tuple[tuple[int, int], ...] = ()
     plan: bytes | None = None
+    digits: tuple[int, ...] = ()
 
     def origin(self, offset: int) -> int:
         """The offset in ``sql`` of an offset in ``rewritten``.
@@ -79,6 +81,11 @@ class SqlText:
         """
         at = bisect_right(self.shifts, (offset, 1 << 60))
         return min(offset - (self.shifts[at - 1][1] if at else 0), len(self.sql))
+
+
+def digits_name(digits: int) -> str:
+    """The parameter that stands for so many digits; clients cannot name one like it."""
+    return f"digits_{digits}".replace("-", "m")
 
 
 _PUNCTUATION = frozenset("(){},;.")

@@ -14,7 +14,7 @@ import pytest
 from support_engine import FolderTables, ask
 
 from catalog.spec import TableName
-from flight_server.engine import Engine
+from flight_server.engine import Engine, Options, Statement
 from flight_server.limits import Limits
 from flight_server.protocol.errors import Unimplemented
 
@@ -154,8 +154,8 @@ def test_frames_over_times_have_intervals(engine: Engine, key: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "select id from a where round(c, 1) in (1.5, 2.25)",
-        "select id from a where round(c, 0) in (select c from b)",
+        "select id, round(c, 1) in (1.5, 2.25, 2.3), round(c, 2) in (1.5, 0.07) from a",
+        "select id from a where round(c, 1) not in (select c from b where c > 0)",
         "select a.id from a join b on round(a.c, 1) = b.c",
         "select case when c > 0 then round(c, 1) else c end from a",
         "select coalesce(round(c, 1), 0.05) from a",
@@ -168,13 +168,48 @@ def test_frames_over_times_have_intervals(engine: Engine, key: str) -> None:
         "select id from a where round(c, 1) > 1.25",
         "select k from a group by k having round(sum(c), 1) > 1.55",
         "select [round(c, 1), c] from a",
-        "select r from (select round(c, 1) as r from a) where r in (1.5, 2.25)",
-        "select q from (select r as q from (select round(c, 1) as r from a)) where q = 1.5",
+        "select r from (select round(c, 1) as r from a) where r not in (1.5, 2.25)",
+        "select q from (select r as q from (select round(c, 1) as r from a)) where q <> 1.5",
         "select r from (select id, round(c, 1) as r from a order by id limit 100) where r > 1.25",
+        "select id from a where c in (select round(d, 1) from b)",
+        "select id from a where abs(round(d, 2)) = c or abs(round(d, 1)) > 1.25",
+        "select a.id from (select k, max(round(d, 2)) as m from b group by k) q join a on c < m",
+        "select round(d, 2) from a intersect select c from a",
+        "select a.id from a join (select round(d, 2) as c from b) q using (c)",
+        "select coalesce(r, 0.05) from (select round(c, 1) as r from a)",
+        "select coalesce(round(d, 2), 0.05), round(c, -1), round(c, 5) = c from a",
+        "select round(c, 1), count(*) from a group by round(c, 1) having round(c, 1) > 1.25",
+        "select sum(round(c, 1)) over (order by round(c, 1), id) from a order by round(c, 1)",
+        "select id from a where exists (select 1 from b where round(b.c, 1) < round(a.d, 2))",
+        "select id from a where round(round(d, 4), 2) <> round(d, 2)",
     ],
 )
-def test_rounded_decimals_are_not_compared(engine: Engine, text: str) -> None:
-    """They would have the type of before they are rounded."""
+def test_rounded_decimals_have_their_own_type(
+    engine: Engine, duck: duckdb.DuckDBPyConnection, text: str
+) -> None:
+    """Not that of before they are rounded, wherever they stand."""
+    assert_answered(engine, duck, text)
+
+
+def test_columns_of_rounded_decimals_keep_their_names(engine: Engine) -> None:
+    """A client may have them from what it was told first."""
+    text = "select round(c, 1), round(x, 2) from a where round(c, 1) > 1.25"
+    plan = engine.plan(Statement(text, None), Options(schema="market_data"))
+    assert plan.schema.names == ["round(a.c,Int64(1))", "round(a.x,Int64(2))"]
+    assert engine.stream(plan).read_all().schema.types == [pa.decimal128(9, 1), pa.float64()]
+    outer = f'select "round(a.c,Int64(1))" from ({text}) q'
+    assert_refused(engine, outer, r"write cast\(round")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select id from a where round(c, 2 - 1) > 1.25",
+        "select id from a where round(c, cast('1' as int)) > 1.25",
+    ],
+)
+def test_rounding_to_computed_digits_is_refused(engine: Engine, text: str) -> None:
+    """The engine would know the type too late."""
     assert_refused(engine, text, r"write cast\(round\(x, n\) as decimal")
 
 
