@@ -9,7 +9,7 @@ statistics, dynamic filters and TopK. Nothing is opened before the plan is execu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from urllib.parse import quote, urlsplit
@@ -19,6 +19,7 @@ from datafusion import DataFrame, Expr, SessionContext, literal
 from datafusion.plan import LogicalPlan
 
 from catalog.errors import FileMissing
+from catalog.protobuf import bytes_field, fields, payload, without
 from catalog.remembered import Remembered
 
 #: A place in a store that does not exist: plans are made over it, and running one fails loudly
@@ -33,7 +34,6 @@ _LISTING_SCAN, _PATHS, _TABLE_NAME, _BARE, _BARE_NAME = 1, 2, 14, 1, 1
 #: From the plan to the options of Parquet files: of the scan, its format, the table, all columns;
 #: and there enable_page_index and pruning.
 _OPTIONS, _PRUNES = (_LISTING_SCAN, 11, 2, 1), frozenset({1, 2})
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def empty_listing(schema: pa.Schema, context: SessionContext) -> DataFrame:
@@ -64,7 +64,7 @@ def listing(
     frames = []
     for some in _by_store(paths):
         plan = _pieces(schema).over([escaped(path) for path in some], name)
-        plan = plan if prune else _without(plan, _OPTIONS, _PRUNES)
+        plan = plan if prune else without(plan, _OPTIONS, _PRUNES)
         logical = LogicalPlan.from_bytes(context, plan)
         frames.append(context.create_dataframe_from_logical_plan(logical))
     return reduce(DataFrame.union, frames)
@@ -170,10 +170,10 @@ class Pieces:
 
     def over(self, paths: Sequence[str], name: str = "files") -> bytes:
         """The plan with these paths, which are URLs, and this name."""
-        listed = b"".join(_bytes_field(_PATHS, path.encode()) for path in paths)
-        bare = _bytes_field(_BARE, _bytes_field(_BARE_NAME, name.encode()))
-        whole = self.scan + listed + _bytes_field(_TABLE_NAME, bare)
-        return _bytes_field(_LISTING_SCAN, whole) + self.rest
+        listed = b"".join(bytes_field(_PATHS, path.encode()) for path in paths)
+        bare = bytes_field(_BARE, bytes_field(_BARE_NAME, name.encode()))
+        whole = self.scan + listed + bytes_field(_TABLE_NAME, bare)
+        return bytes_field(_LISTING_SCAN, whole) + self.rest
 
 
 def pieces(plan: bytes) -> Pieces:
@@ -182,77 +182,16 @@ def pieces(plan: bytes) -> Pieces:
     Raises:
         ValueError: ``plan`` is not a listing scan (the engine's format has changed).
     """
-    fields = list(_fields(plan))
-    scans = [raw for number, raw in fields if number == _LISTING_SCAN]
+    parts = list(fields(plan))
+    scans = [raw for number, raw in parts if number == _LISTING_SCAN]
     if len(scans) != 1:
         raise ValueError("the plan is not one listing scan: the engine's plan format has changed")
-    scan = _payload(scans[0])
+    scan = payload(scans[0])
     replaced = {_PATHS, _TABLE_NAME}
-    kept = b"".join(raw for number, raw in _fields(scan) if number not in replaced)
-    return Pieces(kept, b"".join(raw for number, raw in fields if number != _LISTING_SCAN))
+    kept = b"".join(raw for number, raw in fields(scan) if number not in replaced)
+    return Pieces(kept, b"".join(raw for number, raw in parts if number != _LISTING_SCAN))
 
 
 @Remembered
 def _pieces(schema: pa.Schema) -> Pieces:
     return pieces(_template(schema))
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Field number and raw bytes (key included) of every field of a protobuf message."""
-    at = 0
-    while at < len(message):
-        start = at
-        key, at = _varint(message, at)
-        wire = key & 7
-        if wire == _VARINT:
-            _, at = _varint(message, at)
-        elif wire == _BYTES:
-            length, at = _varint(message, at)
-            at += length
-        elif wire in {_FIXED32, _FIXED64}:
-            at += 4 if wire == _FIXED32 else 8
-        else:
-            raise ValueError("the plan is not a protobuf message")
-        yield key >> 3, message[start:at]
-
-
-def _without(message: bytes, path: Sequence[int], numbers: frozenset[int]) -> bytes:
-    """A message without these fields of the messages inside that ``path`` leads to."""
-    kept = bytearray()
-    for number, raw in _fields(message):
-        if path and number == path[0]:
-            kept += _bytes_field(number, _without(_payload(raw), path[1:], numbers))
-        elif path or number not in numbers:
-            kept += raw
-    return bytes(kept)
-
-
-def _payload(raw: bytes) -> bytes:
-    """Of a field of bytes."""
-    _, start = _varint(raw, 0)
-    length, start = _varint(raw, start)
-    return raw[start : start + length]
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004  # the continuation bit
-            return value, at
-        shift += 7
-
-
-def _bytes_field(number: int, payload: bytes) -> bytes:
-    return _as_varint(number << 3 | _BYTES) + _as_varint(len(payload)) + payload
-
-
-def _as_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:  # noqa: PLR2004  # seven bits a byte
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
