@@ -1,47 +1,32 @@
 """Casts that the engine moves to where they say something else.
 
 DataFusion 55.0 makes ``c = 1`` of ``cast(c as int) = 1``, which loses 1.25; likewise of a cast to
-fewer digits, and of TRY_CAST to a smaller integer, which is to make nulls.
+fewer digits, and of TRY_CAST to a smaller integer, which is to make nulls. It does so where a cast
+is compared with constants.
 
 Source: apache/datafusion issues 14303 and 22142; ``tests/test_misread.py``, against DuckDB.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 
-from flight_server.contexts import WITHOUT
-from flight_server.plantext import COMPARISON, Call, Types, calls
+import pyarrow as pa
+from datafusion import Expr
+
 from flight_server.protocol.errors import Unimplemented
+from flight_server.typed import Step, is_constant, operands
 
-#: Of the context in which plans for :func:`require_casts_kept` are made.
-SETTINGS: Mapping[str, str] = MappingProxyType({WITHOUT: "simplify_expressions"})
-
-_CASTS = frozenset({"CAST", "TRY_CAST"})
-_INTEGER = re.compile(r"(U?)Int(\d++)$")
-_DECIMAL = re.compile(r"Decimal\d++\(\d++, ?(-?\d++)\)$")
-#: Calls whose digits are known, and how many they are: none, or the last argument.
-_ROUNDING = frozenset({"round", "trunc", "floor", "ceil"})
-_DIGITS = re.compile(r", (?:CAST\()?Int\d++\((\d++)\)(?: AS Int32\))?$")
-_LITERAL_SCALE = re.compile(r"Decimal\d++\([^()]*,(\d++)\)")
-_WORD = re.compile(r"\w++")
-#: What makes something else of decimals.
-_NO_DECIMAL = re.compile(r"\b(?:count|\w*length|date_part|strpos)\(|\bCASE | [<>=]")
-_NARROWED = re.compile(r" AS (?:U?Int\d|Decimal)")
-#: Something that is compared with what stands before it; with no column, and no sub-query.
-_THEN = re.compile(
-    r" (?:(?:NOT )?IN \(\[|(?:NOT )?BETWEEN |"
-    rf"{COMPARISON} (?![a-z_][\w.]*+(?![\w.(])|\(<subquery>))"
+_CASTS = frozenset({"Alias", "Cast", "TryCast"})
+_CALLS = re.compile(r"arrow_(?P<tries>try_)?+cast\(")
+_NARROWED = re.compile(r" AS (?:U?Int\d|Decimal)|\barrow_(?:try_)?+cast\(")
+#: A call whose type has more digits than its values: none are left, or as many as it says.
+_TRUNCATED = re.compile(
+    r"trunc\((?:.*, (?:CAST\()?+Int\d++\((?P<digits>\d++)\)(?: AS Int\d++\))?+)?+"
 )
-_BEFORE = re.compile(rf"(?:(?P<column>(?<![\w.)])[a-z_][\w.]*+)|\)|\]) {COMPARISON} $")
-#: Of a text before a call, so much tells what it is compared with.
-_LOOKED_AT = 160
 
 
-def has_digits(shown: str) -> bool:
+def concerns(shown: str, _typed: str) -> bool:
     """Whether a plan has a cast to whole numbers, or to decimals.
 
     Args:
@@ -50,77 +35,63 @@ def has_digits(shown: str) -> bool:
     return bool(_NARROWED.search(shown))
 
 
-def may_lose(shown: str, kinds: Types) -> bool:
-    """Whether a plan has a cast that may lose something.
+def require(step: Step) -> None:
+    """Refuses comparisons of a cast that loses something with constants.
 
     Args:
-        shown: as the statement says it, by ``display_indent``.
-        kinds: the types of its columns.
-    """
-    return any(_loses(call, kinds) for call in calls(shown))
-
-
-def require_casts_kept(shown: str, kinds: Types) -> None:
-    """Refuses comparisons of a cast that loses something.
-
-    Args:
-        shown: a plan made with :data:`SETTINGS`.
-        kinds: of its columns, see ``plantext.types``.
+        step: of a plan for :mod:`flight_server.typed`.
 
     Raises:
         Unimplemented: there is one.
     """
-    for call in list(calls(shown)):
-        if _loses(call, kinds) and _is_compared(shown, _widened(call)):
-            raise Unimplemented(
-                "a comparison would be made with what is cast, and not with the cast: write"
-                " trunc(x) or round(x) for a cast of a decimal, and BETWEEN for TRY_CAST"
-            )
+    for compared in step.comparisons:
+        for at, each in enumerate(compared):
+            others = [*compared[:at], *compared[at + 1 :]]
+            if _loses(step, each) and any(map(is_constant, others)):
+                raise Unimplemented(
+                    "a comparison would be made with what is cast, and not with the cast: write"
+                    " trunc(x) or round(x) for a cast of a decimal, and BETWEEN for TRY_CAST"
+                )
 
 
-def _loses(call: Call, kinds: Types) -> bool:
-    """Whether a call is a cast to something that has not all of its values."""
-    if call.name not in _CASTS:
-        return False
-    value, _, target = call.inside.rpartition(" AS ")
-    integer, decimal = _INTEGER.match(target), _DECIMAL.match(target)
-    if not (integer or decimal) or _NO_DECIMAL.search(value):
-        return False
-    scale = int(decimal[1]) if decimal else 0
-    if call.name == "CAST" and _digits(value) <= scale:
-        return False
-    for kind in _kinds(value, kinds):
-        if (found := _DECIMAL.match(kind)) and int(found[1]) > scale:
+def _loses(step: Step, value: Expr) -> bool:
+    """Whether a value is a cast to something that has not all of its values."""
+    while (kind := value.variant_name()) in _CASTS or _CALLS.match(value.canonical_name()):
+        call = _CALLS.match(value.canonical_name()) if kind == "ScalarFunction" else None
+        inner = operands(value)[0]
+        tries = kind == "TryCast" or bool(call and call["tries"])
+        if _is_smaller(inner, step.type_of(inner), step.type_of(value), tries=tries):
             return True
-        if call.name == "TRY_CAST" and kind.startswith(("Int", "UInt", "Decimal")):
-            of = _INTEGER.match(kind)
-            if not (integer and of and integer[1] == of[1] and int(integer[2]) >= int(of[2])):
-                return True
+        value = inner
     return False
 
 
-def _digits(value: str) -> float:
-    """How many digits behind the point a rounding call leaves; of anything else: any number."""
-    if value.partition("(")[0] not in _ROUNDING or not value.endswith(")"):
-        return math.inf
-    digits = _DIGITS.search(value[:-1])
-    return int(digits[1]) if digits else 0
+def _is_smaller(value: Expr, of: pa.DataType, to: pa.DataType, *, tries: bool) -> bool:
+    types = pa.types
+    exact = types.is_integer(to) or types.is_decimal(to)
+    if not exact or not (types.is_integer(of) or types.is_decimal(of)):
+        return False
+    if _scale(of) > _scale(to) and (tries or _digits(value, _scale(of)) > _scale(to)):
+        return True
+    return tries and not _holds(to, of)
 
 
-def _kinds(value: str, kinds: Types) -> Iterator[str]:
-    """The types of what an expression is made of."""
-    for word in _WORD.findall(value):
-        yield from kinds.get(word, ())
-    yield from (f"Decimal128(1, {scale})" for scale in _LITERAL_SCALE.findall(value))
+def _holds(to: pa.DataType, of: pa.DataType) -> bool:
+    """Whether all integers of one type are some of another one."""
+    types = pa.types
+    if not (types.is_integer(of) and types.is_integer(to)):
+        return bool(of == to)
+    if types.is_unsigned_integer(of) and types.is_signed_integer(to):
+        return bool(of.bit_width < to.bit_width)
+    alike = types.is_signed_integer(of) == types.is_signed_integer(to)
+    return bool(alike and of.bit_width <= to.bit_width)
 
 
-def _widened(call: Call) -> Call:
-    """The cast, or the outermost of those that stand around it."""
-    while call.around is not None and call.around.end and call.around.name in _CASTS:
-        call = call.around
-    return call
+def _scale(kind: pa.DataType) -> int:
+    return int(kind.scale) if pa.types.is_decimal(kind) else 0
 
 
-def _is_compared(shown: str, cast: Call) -> bool:
-    before = _BEFORE.search(shown[max(0, cast.start - _LOOKED_AT) : cast.start])
-    return bool(_THEN.match(shown, cast.end) or (before and not before["column"]))
+def _digits(value: Expr, scale: int) -> int:
+    """How many digits behind the point a value may have, of a type with so many."""
+    said = _TRUNCATED.match(value.canonical_name()) if value.variant_name() != "Column" else None
+    return scale if said is None else int(said["digits"] or 0)

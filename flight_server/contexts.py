@@ -33,7 +33,7 @@ _MERGE_BYTES = 10 * 1024**2
 
 #: The engine's setting of how many rows a batch has.
 BATCH_SIZE = "datafusion.execution.batch_size"
-#: A setting of ours: a rule of the engine's optimizer that is left out.
+#: A setting of ours: rules of the engine's optimizer that are left out, with spaces between them.
 WITHOUT = "k2.without"
 #: What part of the bound on footers a context has: the two in which UTC's statements run, which
 #: differ in their batches (see ``tuning``), and each of the others; all together, no more than it.
@@ -118,15 +118,15 @@ class Contexts:
         if not _is_time_zone(time_zone):
             raise InvalidArgument(f"there is no time zone {time_zone[:64]!r}: write Europe/Berlin")
         own = {"datafusion.execution.time_zone": time_zone, **settings}
-        without = own.pop(WITHOUT, None)
+        without = own.pop(WITHOUT, "").split()
         config = (
             SessionConfig({**_SETTINGS, **_shares_of(self._limits.memory_bytes), **own})
             .with_create_default_catalog_and_schema(enabled=False)
             .with_default_catalog_and_schema(self._catalog_name, SESSION_SCHEMA)
         )
         context = SessionContext(config, self._runtime)
-        if without is not None:
-            context.remove_optimizer_rule(without)
+        for rule in without:
+            context.remove_optimizer_rule(rule)
         spill_kib = self._limits.spill_bytes // 1024
         context.sql(f"SET datafusion.runtime.max_temp_directory_size = '{spill_kib}K'")
         footers_kib = int(self._limits.footers_bytes * _share(time_zone, settings)) // 1024

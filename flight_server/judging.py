@@ -14,14 +14,14 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.plan import LogicalPlan
 
-from flight_server import casts, lists, rounding, spans, zeros
+from flight_server import casts, lists, rounding, rows, spans, zeros
 from flight_server.analysis import has_unbound_join
 from flight_server.cautions import LOGICAL, cautions, may_join, together
-from flight_server.nulls import require_joined, require_rows_told_apart
-from flight_server.plantext import types
+from flight_server.nulls import require_joined
 from flight_server.protocol.errors import Unimplemented
 from flight_server.sqltext import SqlText
 from flight_server.subqueries import require_drawn_once, require_sound
+from flight_server.typed import SETTINGS, Step, steps
 
 #: Values of one execution.
 Values = Mapping[str, pa.Scalar]
@@ -29,6 +29,13 @@ Values = Mapping[str, pa.Scalar]
 _ROUNDS = 3
 #: What plans show where there is something to look at.
 _INSIDE = "Subquery:"
+#: What is asked of every step, and whether it concerns a statement, by what its plan shows.
+_GUARDS: Sequence[tuple[Callable[[str, str], bool], Callable[[Step], None]]] = (
+    (spans.concerns, spans.require),
+    (casts.concerns, casts.require),
+    (rows.concerns, rows.require),
+    (rounding.concerns, rounding.require),
+)
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -94,7 +101,13 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
     Raises:
         Unimplemented: the engine would answer it wrong, and cannot be told not to.
     """
-    text, first = rounding.mended(text, first, lambda each: planner.frame(each, sets[0]))
+    planned = first.logical_plan()
+    shown, typed = planned.display_indent(), planned.display_indent_schema()
+    if rounding.concerns(shown, typed):
+        text, first = rounding.bound(text, first, lambda each: planner.frame(each, sets[0]))
+    guards = [require for concerns, require in _GUARDS if concerns(shown, typed)]
+    for values in sets if guards else ():
+        _guard(planner, text, values, guards)
     plan = first.optimized_logical_plan()
     mended = zeros.mended(text, plan, lambda each: planner.optimized(each, sets[0]))
     if mended is not text:
@@ -112,16 +125,20 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
         zeros.require_as_mended(said, optimized)
         settings = together(settings, _settings(mended, values, planner, planned, optimized))
         unbound = unbound or has_unbound_join(optimized)
-    planned = first.logical_plan()
-    if casts.has_digits(shown := planned.display_indent()):
-        kinds = types(planned.display_indent_schema())
-        for values in sets if casts.may_lose(shown, kinds) else ():
-            plain = planner.optimized(mended, values, casts.SETTINGS)
-            casts.require_casts_kept(plain.display_indent(), kinds)
-    if lists.may_meet(shown):
+    if lists.may_meet(first.logical_plan().display_indent()):
         for values in sets:
             lists.require_lists_kept(planner.optimized(mended, values, lists.SETTINGS))
     return Judged(mended, plan, settings, unbound)
+
+
+def _guard(
+    planner: Planner, text: SqlText, values: Values, guards: Sequence[Callable[[Step], None]]
+) -> None:
+    """Has every step of the statement's plan looked at, in which expressions are as written."""
+    plan = planner.optimized(text, values, SETTINGS)
+    for step in steps(plan, planner.context(SETTINGS)):
+        for require in guards:
+            require(step)
 
 
 def require_read_right(planned: LogicalPlan) -> None:
@@ -131,19 +148,12 @@ def require_read_right(planned: LogicalPlan) -> None:
         planned: as the statement says it, parameters bound or not.
 
     Raises:
-        Unimplemented: ``spans``, ``casts`` and ``subqueries`` say of what.
+        Unimplemented: ``subqueries`` says of what.
     """
     plain = planned.display_indent()
-    require_rows_told_apart(plain)
     require_drawn_once(plain)
-    spanned = spans.may_differ(plain)
-    if not (spanned or _INSIDE in plain):
-        return
-    typed = planned.display_indent_schema()
-    require_sound(plain, typed)
-    if spanned:
-        spans.require_comparable(plain)
-        spans.require_exact(plain, types(typed))
+    if _INSIDE in plain:
+        require_sound(plain, planned.display_indent_schema())
 
 
 def _settings(
@@ -153,7 +163,6 @@ def _settings(
     settings: dict[str, str] = {}
     for _ in range(_ROUNDS):
         require_joined(planned, plan)
-        spans.require_comparable(plan.display_indent())
         logical = {name: value for name, value in settings.items() if name in LOGICAL}
         found = cautions(planner.context(logical), planned, plan)
         told = together(settings, found)

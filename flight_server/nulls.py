@@ -21,7 +21,6 @@ from datafusion.expr import Expr
 from datafusion.plan import LogicalPlan
 
 from flight_server.analysis import WITHOUT_PARTS, conditions, walk
-from flight_server.plantext import COMPARISON
 from flight_server.protocol.errors import Unimplemented
 
 #: How plans show it; a literal may, too.
@@ -38,9 +37,6 @@ _STRICT = frozenset(
 )
 #: Comparisons with every row of a sub-query.
 _COMPARED = re.compile(r" (?:ANY|ALL) \(<subquery>\)")
-#: Rows that are compared: what stands before or behind one, which stands alone in brackets.
-_ROWS = re.compile(rf" {COMPARISON} struct\(|\bIN \(\[struct\(")
-_ITSELF = re.compile(r"(?<![\w.])([\w.]++) BIT_XOR (?:[\w.]++ BIT_XOR ){0,8}?\1(?![\w.(])")
 _REFUSAL = (
     "whether this IN over a sub-query is false or null would be lost: write NOT EXISTS"
     " (SELECT 1 FROM … WHERE b.x = a.x), or IN only as a condition that has to be true"
@@ -108,26 +104,6 @@ def require_nulls_kept(planned: LogicalPlan) -> None:
             "ANY or ALL over a table that is named outside, too, would compare its rows with"
             " themselves: give it another name, … FROM t AS other"
         )
-
-
-def require_rows_told_apart(shown: str) -> None:
-    """Refuses comparisons of rows, in which the engine takes a null for a value.
-
-    Likewise ``x ^ x``, which is 0 to it though x is null (apache/datafusion issue 24246).
-
-    Args:
-        shown: a plan as the statement says it, by ``display_indent``.
-
-    Raises:
-        Unimplemented: there is one.
-    """
-    if _ROWS.search(shown):
-        raise Unimplemented(
-            "nulls in rows would be compared as values: write a < b OR (a = b AND c < d) for"
-            " (a, c) < (b, d), and a = b AND c = d for (a, c) = (b, d)"
-        )
-    if _ITSELF.search(shown):
-        raise Unimplemented("x ^ x would be 0 where x is null: write x - x")
 
 
 def _names_meet(text: str) -> bool:

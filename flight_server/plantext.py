@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 #: A literal that is all of an operand: ``Int64(5)``, ``Utf8("x")``, ``Decimal128(Some(150),9,2)``,
 #: ``TimestampMicrosecond(0, Some("UTC"))``. A text with quotes, or over several lines, is taken for
@@ -15,14 +14,10 @@ LITERAL = (
     r"\((?:[^()\"\n]|\"[^\"\n]*\"|\((?:[^()\"\n]|\"[^\"\n]*\")*+\))*+\))"
     r"(?: AS \w++\))*+(?=[\]),]| AND| OR|$)"
 )
-#: The types that columns of each name have.
-Types: TypeAlias = dict[str, set[str]]
 #: What compares two values.
 COMPARISON = r"(?:[<>]=?|!?=|IS (?:NOT )?DISTINCT FROM|(?:NOT )?BETWEEN)"
 
 _MARK = re.compile(r'"[^"\n]*+"|(?<!\w)\w*+\(|\)|\n')
-#: A column and its type, as ``display_indent_schema`` shows them behind a step.
-_TYPED = re.compile(r'(?:\[|, )([^\[\],:()"\n]++):([A-Z]\w++(?:\([^()\n]*+\))?+)')
 
 
 @dataclass(slots=True, eq=False)
@@ -67,25 +62,6 @@ def calls(text: str) -> Iterator[Call]:
                 last = last.around
         elif found[0] != '"':
             last = Call(text, found[:-1], mark.start(), last)
-
-
-def types(shown: str) -> Types:
-    """The types that columns of each name have somewhere in a plan.
-
-    Args:
-        shown: by ``display_indent_schema``.
-    """
-    found: Types = {}
-    for name, kind in _TYPED.findall(shown):
-        found.setdefault(name, set()).add(kind)
-    return found
-
-
-def named(kinds: Types, *prefixes: str) -> frozenset[str]:
-    """The names that columns of types with these beginnings have."""
-    return frozenset(
-        name for name, some in kinds.items() if any(kind.startswith(prefixes) for kind in some)
-    )
 
 
 _WORD = re.compile(r"\w++")

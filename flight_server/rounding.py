@@ -10,78 +10,80 @@ Source: apache/datafusion issue 24702; ``tests/test_misread.py``, against DuckDB
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from datafusion import DataFrame
+import pyarrow as pa
+from datafusion import DataFrame, Expr
 
-from flight_server.plantext import Call, calls, mentions, named, types
 from flight_server.protocol.errors import Unimplemented
 from flight_server.sqllex import Token, lex
 from flight_server.sqltext import SqlText, digits_name
+from flight_server.typed import Step, is_constant, operands
 
-_CASTS = frozenset({"CAST", "TRY_CAST"})
-#: Digits whose type is known, or which are no constant.
-_KNOWN = re.compile(r"Int32\(-?\d++\)$|.*\b[a-z]")
-#: What makes doubles of decimals.
-_DOUBLE = re.compile(
-    r" AS Float|\b(?:stddev|var|corr|covar|regr|approx|sqrt|cbrt|ln|log|exp|power)\w*+\("
-)
+#: What a plan shows.
+_CALL, _KIND = "round(", "Decimal"
 #: More digits than any decimal has are none to be bound.
 _MOST_DIGITS = 38
 
 
-def mended(
+def concerns(shown: str, typed: str) -> bool:
+    """Whether a plan may round a decimal.
+
+    Args:
+        shown: as the statement says it, by ``display_indent``.
+        typed: the same by ``display_indent_schema``.
+    """
+    return _CALL in shown and (_KIND in typed or _KIND in shown)
+
+
+def bound(
     text: SqlText, frame: DataFrame, planned: Callable[[SqlText], DataFrame]
 ) -> tuple[SqlText, DataFrame]:
-    """The statement with the digits of its decimals bound, and its frame; mostly the very same.
+    """The statement with the digits that it rounds to bound, and its frame; mostly the very same.
 
     Args:
         text: the statement.
         frame: of it, with values.
         planned: plans another text like it.
+    """
+    if text.plan is not None:
+        return text, frame
+    sql, digits = _bound(text.rewritten, lex(text.rewritten))
+    if not digits:
+        return text, frame
+    tried = replace(text, rewritten=sql, digits=digits)
+    try:
+        return tried, planned(tried)
+    except ValueError:  # from the bindings: the statement asks for a column by the call's text
+        return text, frame
+
+
+def require(step: Step) -> None:
+    """Refuses decimals that are rounded to digits that are no literal of 32 bits.
+
+    Args:
+        step: of a plan for :mod:`flight_server.typed`.
 
     Raises:
-        Unimplemented: a decimal is rounded to digits that this does not reach.
+        Unimplemented: there is one.
     """
-    if not _rounds(frame):
-        return text, frame
-    if text.plan is None:
-        pieces, digits = _bound(text.rewritten, lex(text.rewritten))
-        tried = replace(text, rewritten=pieces, digits=digits)
-        try:
-            found = planned(tried)
-        except ValueError:  # from the bindings: the statement asks for a column by the call's text
-            pass
-        else:
-            text, frame = tried, found
-    if _rounds(frame):
-        raise Unimplemented(
-            "round(x, n) of a decimal would not have its real type: write"
-            " cast(round(x, n) as decimal(18, n)), or round(cast(x as double), n)"
-        )
-    return text, frame
+    for part in step.parts:
+        if part.variant_name() != "ScalarFunction" or not part.canonical_name().startswith(_CALL):
+            continue
+        value, *digits = operands(part)
+        if digits and pa.types.is_decimal(step.type_of(value)) and not _is_known(digits[0]):
+            raise Unimplemented(
+                "round(x, n) of a decimal would not have its real type here: write n as a number,"
+                " with AS and a name behind it, or round(cast(x as double), n)"
+            )
 
 
-def _rounds(frame: DataFrame) -> bool:
-    """Whether a decimal is rounded of which the engine does not know the type in time."""
-    planned = frame.logical_plan()
-    shown = planned.display_indent()
-    if "round(" not in shown:
-        return False
-    kinds = types(planned.display_indent_schema())
-    decimals = named(kinds, "Decimal")
-    return any(_is_late(call, decimals) for call in calls(shown))
-
-
-def _is_late(call: Call, decimals: frozenset[str]) -> bool:
-    value, two, digits = call.inside.rpartition(", ")
-    if call.name != "round" or not two or call.within in _CASTS:
-        return False
-    if _KNOWN.match(digits) or _DOUBLE.search(value):
-        return False
-    return "Decimal" in value or mentions(value, decimals)
+def _is_known(digits: Expr) -> bool:
+    """Whether the engine knows these digits from the beginning, or never."""
+    if digits.variant_name() == "Literal":
+        return True
+    return not is_constant(digits)
 
 
 def _bound(sql: str, tokens: Sequence[Token]) -> tuple[str, tuple[int, ...]]:

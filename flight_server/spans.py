@@ -11,119 +11,113 @@ Source: apache/datafusion issues 8468 and 11891; ``tests/test_misread.py``, agai
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from flight_server.plantext import COMPARISON, Types, calls, mentions, named
+import pyarrow as pa
+from datafusion import Expr
+
 from flight_server.protocol.errors import Unimplemented
+from flight_server.typed import Step, operands, operator
 
 _DAY_NS = 86_400_000_000_000
-#: Months, days, nanoseconds.
-_SPAN = (
+_SPAN = re.compile(
     r'IntervalMonthDayNano\("IntervalMonthDayNano'
-    r' \{ months: (-?\d++), days: (-?\d++), nanoseconds: (-?\d++) \}"\)'
+    r' \{ months: (?P<months>-?\d++), days: (?P<days>-?\d++), nanoseconds: (?P<ns>-?\d++) \}"\)'
 )
-_ANY_SPAN = r'IntervalMonthDayNano\("[^"\n]*+"\)'
-_ONE_SPAN = re.compile(_SPAN)
-#: One that a value is compared with.
-_COMPARED = re.compile(rf"(?: (?:{COMPARISON}|AND) |IN \(\[){_SPAN}(?! [-+*/])")
-#: The other way round; not what is added to something.
-_COMPARING = re.compile(rf"(?<![-+] ){_SPAN} {COMPARISON} ")
-#: A difference beside what is no literal.
-_TAKEN = re.compile(rf" AS Interval\(MonthDayNano\)\) {COMPARISON} (?!IntervalMonthDayNano)")
-_DIFFERENCE = re.compile(r" - (?!IntervalMonthDayNano|U?Int\d)")
+#: Parts of a day in the text of an interval.
+_HOURS = re.compile(r'Utf8\("[^"]*(?:hour|min|sec|micro|ms|us|:)[^"]*"\)', re.IGNORECASE)
+#: What a plan may hold that is judged here: a date beside an interval, …
+_DATED = re.compile(r"\bDate32|\b(?:current_date|today|to_date|make_date)\(")
+_INTERVAL = "Interval"
+#: … a difference, or an interval that is not added to something; a part of one; a frame.
+_DIFFERENCE = re.compile(r" - (?!IntervalMonthDayNano|U?Int\d|Float|Decimal)")
+_APART = re.compile(r"(?<! [-+] )IntervalMonthDayNano\(|AS Interval\(")
+_LASTING = re.compile(r":(?:Duration|Interval)\(")
+_PART = "date_part("
 _NUMBER = r'(?:\d++|Utf8\("\d++"\)) (?:PRECEDING|FOLLOWING)'
-_FRAME = re.compile(
-    r"ORDER BY \[(?P<key>[^\[\],\n ]++) (?:ASC|DESC) [^\[\]\n]*+\] RANGE BETWEEN"
-    rf" (?:{_NUMBER} AND |[A-Z ]++ AND {_NUMBER})"
-)
-#: A date that is no date any more.
-_TRUNCATED = re.compile(r"date_trunc\(Utf8\(\"\w++\"\), [\w.]*+$")
-#: What is a date by its own words.
-_DATES = (r"AS Date32\)", r"current_date\(\)", r"today\(\)", r"to_date\([^()\n]*+\)")
-#: A step has something that this module looks at.
-_ANY = re.compile(r"IntervalMonthDayNano|date_part\(|\] RANGE BETWEEN ")
+_FRAME = re.compile(rf"\] RANGE BETWEEN (?:{_NUMBER} AND |[A-Z ]++ AND {_NUMBER})")
 
 
-def may_differ(shown: str) -> bool:
-    """Whether a plan has something to be judged here.
+def concerns(shown: str, typed: str) -> bool:
+    """Whether a plan may have something to be refused here.
 
     Args:
-        shown: by ``display_indent``.
+        shown: as the statement says it, by ``display_indent``.
+        typed: the same by ``display_indent_schema``.
     """
-    return bool(_ANY.search(shown))
+    if _FRAME.search(shown):
+        return True
+    differs = bool(_DIFFERENCE.search(shown) or _LASTING.search(typed))
+    if _INTERVAL not in shown:
+        return differs and _PART in shown
+    return differs or bool(_APART.search(shown) or _DATED.search(typed))
 
 
-def require_comparable(shown: str) -> None:
-    """Refuses comparisons with intervals of days or months.
+def require(step: Step) -> None:
+    """Refuses what a step of a plan would lose of times.
 
     Args:
-        shown: a plan, as the statement says it, or optimized, by ``display_indent``.
+        step: of a plan for :mod:`flight_server.typed`.
 
     Raises:
-        Unimplemented: there is one.
+        Unimplemented: hours are added to a date, an interval of days is compared, a part of a
+            difference is asked for, or a frame over times has a number for its bound.
     """
-    spans = [*_COMPARED.finditer(shown), *_COMPARING.finditer(shown)]
-    if any(int(span[1]) or int(span[2]) for span in spans) or _TAKEN.search(shown):
-        raise Unimplemented(
-            "an interval of days or months would not be compared by its length: write interval"
-            " '24 hours' for interval '1 day', or t > u + interval '1 day'"
-        )
-
-
-def require_exact(shown: str, kinds: Types) -> None:
-    """Refuses what dates and differences would lose.
-
-    Args:
-        shown: a plan as the statement says it, by ``display_indent``.
-        kinds: the types of its columns.
-
-    Raises:
-        Unimplemented: hours are added to a date, a part of a difference is asked for, or a frame
-            over times has a number for its bound.
-    """
-    if "IntervalMonthDayNano" in shown and _adds_hours(shown, named(kinds, "Date")):
-        raise Unimplemented(
-            "a date to which hours are added would stay a date: write CAST(d AS timestamp)"
-            " + interval '…'"
-        )
-    lasting = named(kinds, "Duration", "Interval")
-    for call in calls(shown) if "date_part(" in shown else ():
-        if call.name != "date_part":
-            continue
-        _, _, of = call.inside.partition(", ")
-        if mentions(of, lasting) or _DIFFERENCE.search(_flat(of)):
+    for part in step.parts:
+        if part.variant_name() == "BinaryExpr" and operator(part) in {"+", "-"}:
+            _require_whole_days(step, operands(part))
+        elif _is_part(part) and _is_lasting(step.type_of(operands(part)[-1])):
             raise Unimplemented(
                 "a part of a difference of times would lose its fraction, or more: write"
                 " extract(epoch FROM t) - extract(epoch FROM u)"
             )
-    moments = named(kinds, "Date", "Timestamp", "Time")
-    if any(frame["key"].rpartition(".")[2] in moments for frame in _FRAME.finditer(shown)):
-        raise Unimplemented(
-            "a frame over times would count months: write RANGE BETWEEN interval '1 day' PRECEDING"
-        )
+    for compared in step.comparisons:
+        spans = [each for each in compared if pa.types.is_interval(step.type_of(each))]
+        if not all(_is_exact(step, each) for each in spans):
+            raise Unimplemented(
+                "an interval of days or months would not be compared by its length: write interval"
+                " '24 hours' for interval '1 day', or t > u + interval '1 day'"
+            )
+    for shown, keys in step.windows:
+        if _FRAME.search(shown) and any(map(pa.types.is_temporal, keys)):
+            raise Unimplemented(
+                "a frame over times would count months: write RANGE BETWEEN interval '1 day'"
+                " PRECEDING"
+            )
 
 
-def _adds_hours(shown: str, dates: frozenset[str]) -> bool:
-    """Whether an interval with a part of a day is added to a date, or taken from one."""
-    names = "|".join(map(re.escape, sorted(dates, key=len, reverse=True)))
-    known = [rf"(?<!\w)(?:{names})(?!\w)"] if names else []
-    date = f"(?:{'|'.join([*known, *_DATES])})"
-    added = re.compile(rf'{date}"?\)*+((?: [-+] {_ANY_SPAN})++)')
-    before = re.compile(rf"({_ANY_SPAN}) \+ (?:\w++[(.])*+{date}")
-    found = [*added.finditer(shown), *before.finditer(shown)]
-    of_dates = (
-        each
-        for each in found
-        if not _TRUNCATED.search(shown, max(0, each.start() - 64), each.start())
-    )
-    spans = (span for each in of_dates for span in _ONE_SPAN.finditer(each[1]))
-    return any(int(span[3]) % _DAY_NS for span in spans)
+def _require_whole_days(step: Step, sides: Sequence[Expr]) -> None:
+    """Refuses a date beside an interval with a part of a day."""
+    for date, span in (sides, sides[::-1]):
+        if (
+            _has_hours(span.canonical_name())
+            and pa.types.is_interval(step.type_of(span))
+            and pa.types.is_date(step.type_of(date))
+        ):
+            raise Unimplemented(
+                "a date to which hours are added would stay a date: write CAST(d AS timestamp)"
+                " + interval '…'"
+            )
 
 
-def _flat(expression: str) -> str:
-    """What stands in an expression outside of calls' brackets."""
-    kept, end = [], 0
-    for call in calls(expression):
-        if call.around is None and call.name:
-            kept.append(expression[end : call.start + len(call.name)])
-            end = call.end
-    return "".join([*kept, expression[end:]])
+def _is_part(part: Expr) -> bool:
+    return part.variant_name() == "ScalarFunction" and part.canonical_name().startswith(_PART)
+
+
+def _has_hours(shown: str) -> bool:
+    spans = _SPAN.finditer(shown)
+    return any(int(span["ns"]) % _DAY_NS for span in spans) or bool(_HOURS.search(shown))
+
+
+def _is_lasting(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_duration(kind) or pa.types.is_interval(kind))
+
+
+def _is_exact(step: Step, span: Expr) -> bool:
+    """Whether an interval has hours only: a difference of timestamps, or a literal."""
+    while span.variant_name() in {"Alias", "Cast", "TryCast"}:
+        [span] = operands(span)
+        if pa.types.is_duration(step.type_of(span)):
+            return True
+    said = _SPAN.fullmatch(span.canonical_name())
+    return said is not None and int(said["months"]) == int(said["days"]) == 0

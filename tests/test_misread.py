@@ -107,6 +107,18 @@ def assert_answered(engine: Engine, duck: duckdb.DuckDBPyConnection, text: str) 
             " where gap > interval '1 day'"
         ),
         "select k from a group by k having max(t) - min(t) > interval '2 days'",
+        "select id from a where t - timestamp '2024-02-01' in (interval '5 h', interval '1 day')",
+        (
+            "select id from (select id, interval '36 hours' as v, interval '1 day' as w from a)"
+            " where v > w"
+        ),
+        (
+            "select id from (select id, interval '1 day' as v from a) p"
+            " join (select interval '24 hours' as v) q using (v)"
+        ),
+        "select k from a group by k having max(t) - min(t) > max(interval '1 day')",
+        "select count(*) filter (where t - timestamp '2024-02-01' > interval '1 day') from a",
+        "select id from a where t - timestamp '2024-02-01' > (select interval '1 day')",
     ],
 )
 def test_days_are_not_compared_with_hours(engine: Engine, text: str) -> None:
@@ -126,6 +138,24 @@ def test_days_are_not_compared_with_hours(engine: Engine, text: str) -> None:
         "select interval '5 minutes' + day from a",
         "select max(day) + interval '5 minutes' from a",
         "select other + interval '1 hour' from (select day as other from a)",
+        "select day + 1 + interval '9 hours' from a",
+        "select case when k > 1 then day end + interval '9 hours' from a",
+        "select coalesce(day, date '2024-01-01') + interval '9 hours' from a",
+        "select lag(day) over (order by id) + interval '9 hours' from a",
+        "select make_date(2024, 1, k + 1) + interval '9 hours' from a",
+        "select id from a where t > (select max(day) + interval '9 hours' from b)",
+        (
+            "select id from a where exists"
+            " (select 1 from b where b.id = a.id and a.t > b.day + interval '9 hours')"
+        ),
+        "select day + (select interval '9 hours') from a",
+        "select day + '9 hours'::interval from a",
+        "select count(*) filter (where t > day + interval '9 hours') from a",
+        "select count(*) filter (where t > day + interval '9 hours') over (partition by k) from a",
+        "select string_agg(u, '' order by day + interval '9 hours') from a",
+        "select * from (values (date '2024-01-01' + interval '9 hours')) v",
+        "select id from a where u <> 'x\"y' and t > day + interval '9 hours'",
+        'select v."a day" + interval \'9 hours\' from (select day as "a day" from a) v',
     ],
 )
 def test_hours_are_not_added_to_dates(engine: Engine, text: str) -> None:
@@ -138,13 +168,16 @@ def test_hours_are_not_added_to_dates(engine: Engine, text: str) -> None:
         "select extract(epoch from t - lag(t) over (order by id)) from a",
         "select extract(epoch from gap) from (select t - lag(t) over (order by id) as gap from a)",
         "select avg(date_part('minute', t - cast(z as timestamp))) from a",
+        "select extract(epoch from max(t - cast(z as timestamp))) from a",
+        "select extract(hour from coalesce(t - lag(t) over (order by id), interval '0 h')) from a",
+        'select extract(epoch from "a b") from (select t - cast(z as timestamp) as "a b" from a)',
     ],
 )
 def test_no_part_of_a_difference_is_taken(engine: Engine, text: str) -> None:
     assert_refused(engine, text, "write extract")
 
 
-@pytest.mark.parametrize("key", ["t", "z", "day"])
+@pytest.mark.parametrize("key", ["t", "z", "day", "date_trunc('day', t)", "t + interval '1 day'"])
 def test_frames_over_times_have_intervals(engine: Engine, key: str) -> None:
     """A bare number would be so many months."""
     frame = "range between 1 preceding and current row"
@@ -198,7 +231,7 @@ def test_columns_of_rounded_decimals_keep_their_names(engine: Engine) -> None:
     assert plan.schema.names == ["round(a.c,Int64(1))", "round(a.x,Int64(2))"]
     assert engine.stream(plan).read_all().schema.types == [pa.decimal128(9, 1), pa.float64()]
     outer = f'select "round(a.c,Int64(1))" from ({text}) q'
-    assert_refused(engine, outer, r"write cast\(round")
+    assert_refused(engine, outer, "write n as a number")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +243,7 @@ def test_columns_of_rounded_decimals_keep_their_names(engine: Engine) -> None:
 )
 def test_rounding_to_computed_digits_is_refused(engine: Engine, text: str) -> None:
     """The engine would know the type too late."""
-    assert_refused(engine, text, r"write cast\(round\(x, n\) as decimal")
+    assert_refused(engine, text, "write n as a number")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +260,14 @@ def test_rounding_to_computed_digits_is_refused(engine: Engine, text: str) -> No
         "select id from a where try_cast(l as int) > 5",
         "select id from a where try_cast(id as tinyint) > 5",
         "select id from a where try_cast(c as decimal(4, 2)) = 1",
+        "select id from a where u <> 'x\"y' and cast(c as int) = 1",
+        'select id from (select id, c as "a price" from a) where cast("a price" as int) = 1',
+        "select id from a where arrow_cast(c, 'Int32') = 1",
+        "select id from a where arrow_try_cast(l, 'Int32') = 1",
+        "select id from a where cast(cast(c as int) as bigint) = 1",
+        "select count(*) filter (where cast(c as int) = 1) from a",
+        "select count(*) filter (where cast(c as int) = 1) over (order by id) from a",
+        "select id from a where cast(c as int) = 1 or cast(c as int) = 2 or cast(c as int) is null",
     ],
 )
 def test_casts_that_lose_something_are_not_compared(engine: Engine, text: str) -> None:
@@ -290,6 +331,13 @@ def test_chance_is_drawn_once(engine: Engine, text: str) -> None:
         "select id from a where (k, u) <> (3, 'a')",
         "select id from a where (k, u) not in ((3, 'a'), (4, 'b'))",
         "select a.id from a join b on (a.k, a.u) = (b.k, b.u)",
+        "select id from a where struct(k, u) in (select struct(k, u) from b)",
+        "select id from (select id, struct(k, u) as p, struct(k, u) as q from a) where p <> q",
+        (
+            "select id from (select id, struct(k, u) as p from a) v"
+            " join (select struct(k, u) as p from b) w using (p)"
+        ),
+        "select count(*) filter (where struct(k, u) = struct(1, 'a')) from a",
     ],
 )
 def test_rows_are_not_compared(engine: Engine, text: str) -> None:
@@ -297,8 +345,9 @@ def test_rows_are_not_compared(engine: Engine, text: str) -> None:
     assert_refused(engine, text, "nulls in rows")
 
 
-def test_nothing_is_zero_of_null(engine: Engine) -> None:
-    assert_refused(engine, "select id from a where (k ^ k) = 0", "write x - x")
+@pytest.mark.parametrize("words", ["(k ^ k)", "((k + 0) ^ (k + 0))", "(k ^ l ^ k)"])
+def test_nothing_is_zero_of_null(engine: Engine, words: str) -> None:
+    assert_refused(engine, f"select id from a where {words} = 0", "write x - x")
 
 
 @pytest.mark.parametrize(
@@ -394,6 +443,27 @@ def test_windows_are_named_without_brackets(engine: Engine, text: str) -> None:
             " window w as (partition by k order by id)"
         ),
         "with w as (select k from b) select k from w",
+        "select id from a where -cast(trunc(c) as int) = -1 or trunc(c) = k",
+        "select id, extract(hour from t - '5 hours'::interval) from a",
+        "select id, interval '9 hours' + cast(day as timestamp) from a",
+        (
+            "select v.at + interval '9 hours', w.at from (select t as at, id from a) v"
+            " join (select day as at, id from b) w on v.id = w.id"
+        ),
+        "select id from a where u <> 'date_part(' and day + interval '1 day' > date '2024-02-03'",
+        (
+            "select id, count(*) filter (where t - timestamp '2024-02-01' > interval '24 hours')"
+            " over (order by id) from a"
+        ),
+        (
+            "select id from (select id, t - lag(t) over (order by id) as gap from a)"
+            " where gap > interval '3 hours'"
+        ),
+        "select cast(day + 1 + interval '1 day' as date) from a where day - interval '1 day' < day",
+        "select id from a where cast(trunc(c) as int) = k or cast(d as decimal(9, 2)) < c",
+        "select id from a where cast(trunc(d, 2) as decimal(9, 2)) > 1.5",
+        "select id, cast(trunc(c) as int), cast(d as decimal(9, 2)) from a order by 2, id",
+        "select id, date_trunc('month', max(t)) + interval '9 hours' from a group by id",
     ],
 )
 def test_what_stands_beside_it_is_answered(
