@@ -77,6 +77,10 @@ _MISESTIMATED = (
     "Interval data types must be compatible",
 )
 
+#: What it says where each part of a union is sorted by one of two columns that are the same, and
+#: the parts are merged by the other one.
+_MISSORTED = "SanityCheckPlan"
+
 #: Settings that change what the optimizer makes of a statement.
 LOGICAL = frozenset({WITHOUT, *_VALUES})
 
@@ -315,9 +319,12 @@ def _may_be_many(drawn: _Drawn, node: LogicalPlan, shown: str) -> bool:
     return not _ONE_ROW.match(node.display())
 
 
-def misestimated(error: Exception) -> bool:
-    """Whether the engine could not plan because of what files say of their columns' bounds."""
-    return any(said in str(error) for said in _MISESTIMATED)
+def otherwise(error: Exception) -> Mapping[str, str]:
+    """Settings under which the engine can plan what it has failed to; none: it cannot."""
+    said = str(error)
+    if any(each in said for each in _MISESTIMATED):
+        return NO_STATISTICS
+    return _UNITED if _MISSORTED in said else {}
 
 
 def may_join(planned: LogicalPlan) -> bool:

@@ -294,11 +294,11 @@ class Engine:
                     return execution.frames(context, self._limits)
 
             def start(number: int) -> RecordBatchStream:
-                stream = execution.estimated(lambda: work.run(frames()[number].execute_stream))
+                stream = execution.planned(lambda: work.run(frames()[number].execute_stream))
                 execution.require_files(context)
                 return stream
 
-            count = len(execution.estimated(frames))
+            count = len(execution.planned(frames))
             work.reports = execution.reports
             work.weigh(execution.rows_to_read(count))
             first = start(0)

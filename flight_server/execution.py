@@ -17,13 +17,12 @@ from catalog.pins import PinKey
 from catalog.prune import surviving
 from catalog.tables import TableVersion
 from flight_server import analysis, estimate, params
-from flight_server.cautions import UNPRUNED, misestimated
+from flight_server.cautions import UNPRUNED, otherwise
 from flight_server.contexts import READ_ONLY, Contexts
 from flight_server.hybrid import Relation, Report, RowPart, Source, memory, nothing, relation
 from flight_server.known import known
 from flight_server.limits import Limits
 from flight_server.names import Part, Reference, Scope
-from flight_server.nans import NO_STATISTICS
 from flight_server.plans import Plan
 from flight_server.readers import Store
 from flight_server.shares import Share
@@ -141,17 +140,18 @@ class Execution:
         for each in self.relations.values():
             each.require_files(context)
 
-    def estimated(self, call: Callable[[], T]) -> T:
-        """``call()``, and once more where the engine cannot estimate with what files say.
+    def planned(self, call: Callable[[], T]) -> T:
+        """``call()``, and once more where the engine cannot plan what it has made of the statement.
 
-        The second time :meth:`frames` are others, made without the files' statistics.
+        The second time :meth:`frames` are others, made with other settings.
         """
         try:
             return call()
         except Exception as error:
-            if self._settings or not misestimated(error):
+            settings = {} if self._settings else otherwise(error)
+            if not settings:
                 raise
-        self._settings, self._frames = NO_STATISTICS, []
+        self._settings, self._frames = settings, []
         return call()
 
     def frames(self, context: SessionContext, limits: Limits) -> Sequence[DataFrame]:

@@ -6,6 +6,7 @@ The differential campaign (``tests/differential``) found them; these are the sma
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -286,6 +287,31 @@ def test_the_first_rows_of_a_join_are_judged_by_their_own_columns(engine: Engine
     wanted = [n / 2 for n in range(350) if n % 10 and n % 7 == 1009 % 7][2:10]
     for _ in range(20):  # it depends on which side is read first
         assert ask(engine, text)["r"].to_pylist() == wanted
+
+
+def test_one_column_under_two_names_orders_the_parts_of_a_union(tmp_path: Path) -> None:
+    """Each part is sorted by one of them, and the engine wants to merge by the other one."""
+    inner = pa.struct([pa.field("q", pa.int64())])
+    whole = [pa.field(name, pa.int64(), name != "id") for name in ("id", "m", "i", "z")]
+    schema = pa.schema([*whole, pa.field("x", pa.float64()), pa.field("r", inner)])
+
+    def rows(first: int) -> pa.Table:
+        values = (
+            {"id": n, "m": n % 7, "i": n, "z": n, "x": n / 2, "r": {"q": n}}
+            for n in range(first, first + 20)
+        )
+        return pa.Table.from_pylist(list(values), schema)
+
+    kept = FolderTables(tmp_path)
+    kept.publish(TableName("market_data", "s"), [rows(0), rows(20)], rows(40).to_batches())
+    with closing(Engine(kept, kept, Limits())) as engine:
+        answer = ask(
+            engine,
+            "select case when 1 > 0 then m else m end as named,"
+            " case when i > 1 then r['q'] else r['q'] end as q,"
+            " case when x <> 3.5 then z else z end as last from s order by m desc, id",
+        )
+    assert answer["last"].to_pylist() == sorted(range(60), key=lambda n: (-(n % 7), n))
 
 
 @pytest.mark.parametrize("rows", ["trades", '"trades$live"'])
