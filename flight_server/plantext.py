@@ -1,10 +1,9 @@
-"""What plans show, as patterns and calls: the bindings give no other way to tell some things."""
+"""What plans show, as patterns and items: the bindings give no other way to tell some things."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 #: A literal that is all of an operand: ``Int64(5)``, ``Utf8("x")``, ``Decimal128(Some(150),9,2)``,
 #: ``TimestampMicrosecond(0, Some("UTC"))``. A text with quotes, or over several lines, is taken for
@@ -14,54 +13,18 @@ LITERAL = (
     r"\((?:[^()\"\n]|\"[^\"\n]*\"|\((?:[^()\"\n]|\"[^\"\n]*\")*+\))*+\))"
     r"(?: AS \w++\))*+(?=[\]),]| AND| OR|$)"
 )
-#: What compares two values.
-COMPARISON = r"(?:[<>]=?|!?=|IS (?:NOT )?DISTINCT FROM|(?:NOT )?BETWEEN)"
-
-_MARK = re.compile(r'"[^"\n]*+"|(?<!\w)\w*+\(|\)|\n')
+_MARK = re.compile(r'"[^"\n]*+"|[()]|, ')
 
 
-@dataclass(slots=True, eq=False)
-class Call:
-    """A function's call, or a cast.
-
-    Attributes:
-        text: in which it stands.
-        name: of the function.
-        start, end: where.
-        around: the call or the brackets in which it stands.
-    """
-
-    text: str
-    name: str
-    start: int
-    around: Call | None
-    end: int = 0
-
-    @property
-    def inside(self) -> str:
-        """What stands between its brackets."""
-        return self.text[self.start + len(self.name) + 1 : self.end - 1]
-
-    @property
-    def within(self) -> str:
-        """The name of the call around it; "": none."""
-        return self.around.name if self.around else ""
-
-
-def calls(text: str) -> Iterator[Call]:
-    """Every call that a plan's text shows, inner ones first; those over several lines are none."""
-    last: Call | None = None
-    for mark in _MARK.finditer(text):
-        found = mark[0]
-        if found == "\n":
-            last = None
-        elif found == ")":
-            if last is not None:
-                last.end = mark.end()
-                yield last
-                last = last.around
-        elif found[0] != '"':
-            last = Call(text, found[:-1], mark.start(), last)
+def items(line: str) -> Iterator[str]:
+    """What stands between the commas of a step's line; those inside of brackets part nothing."""
+    depth = start = 0
+    for mark in _MARK.finditer(line):
+        depth += {"(": 1, ")": -1}.get(mark[0], 0)
+        if mark[0] == ", " and depth == 0:
+            yield line[start : mark.start()]
+            start = mark.end()
+    yield line[start:]
 
 
 _WORD = re.compile(r"\w++")

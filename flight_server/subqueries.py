@@ -17,24 +17,31 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flight_server.plantext import calls, mentions
+from flight_server.plantext import items, mentions
 from flight_server.protocol.errors import Unimplemented
 
 _INSIDE = re.compile(r"(?P<how>\b(?:EXISTS|IN|ANY|ALL) )?\(<subquery>\)")
 _OUTER = "outer_ref("
 _SKIPS = re.compile(r"^ *+Limit: skip=[1-9]", re.MULTILINE)
-_UNGROUPED = "Aggregate: groupBy=[[]]"
-_ONE_ROW = (_UNGROUPED, "EmptyRelation: rows=1")
+#: Steps that give a row though they are given none, …
+_ONE_ROW = (
+    *("Aggregate: groupBy=[[]]", "Aggregate: groupBy=[[GROUPING SETS", "Aggregate: groupBy=[[CUBE"),
+    *("Aggregate: groupBy=[[ROLLUP", "EmptyRelation: rows=1"),
+)
+#: … and those that stand above one without making another row of it.
+_ABOVE = ("Projection: ", "SubqueryAlias: ", "Filter: ", "Sort: ", "Distinct:", "Limit: ")
+#: Of these, what may leave out that row.
+_FEWER = ("Filter: ", "Limit: ")
 #: What would tell a null from a value.
 _NULLABLE = re.compile(
     r"IS (?:NOT )?(?:NULL|TRUE|FALSE|UNKNOWN|DISTINCT)|\bCASE\b"
     r"|\b(?:coalesce|nullif|nvl2?|ifnull)\("
 )
-_NULL_CALLS = frozenset({"coalesce", "nullif", "nvl", "nvl2", "ifnull"})
-_IS = re.compile(r"\)*+ IS ")
+#: How plans show it.
+_VALUE = "(<subquery>)"
 #: What is made by chance.
 _VOLATILE = re.compile(r"\b(?:random|uuid)\(\)")
-_NAMED = re.compile(r" AS (\w++)(?!\))")
+_NAMED = re.compile(r" AS (\w++)\]*+$")
 _MAKES = re.compile(r" *+(?:Projection|Aggregate|WindowAggr): ")
 _JUDGES = re.compile(r"Filter: |\w++ Join: ")
 
@@ -64,7 +71,7 @@ class _Query:
         for at, step in enumerate(self.steps):
             if step.startswith(_ONE_ROW):
                 return self.steps[:at]
-            if not step.startswith(("Projection: ", "SubqueryAlias: ", "Filter: ", "Sort: ")):
+            if not step.startswith(_ABOVE):
                 return None
         return None
 
@@ -96,7 +103,7 @@ def require_sound(plain: str, typed: str) -> None:
                 "a sub-query that refers to what is outside, and aggregates without GROUP BY, is"
                 " a value only, without HAVING: write (SELECT count(*) FROM … WHERE b.x = a.x) > 2"
             )
-        sure = above is not None and not filtered
+        sure = above is not None and not any(step.startswith(_FEWER) for step in above)
         if query.how or sure or not query.step or ";N]" in query.schema:
             continue
         above_step = plain[: plain.find(query.step)]
@@ -117,7 +124,7 @@ def require_drawn_once(shown: str) -> None:
     Raises:
         Unimplemented: there is one.
     """
-    drawn = frozenset(_names_of_chance(shown))
+    drawn = _names_of_chance(shown)
     steps = (line.lstrip() for line in shown.split("\n")) if drawn else ()
     if any(_JUDGES.match(step) and mentions(step, drawn) for step in steps):
         raise Unimplemented(
@@ -126,23 +133,24 @@ def require_drawn_once(shown: str) -> None:
         )
 
 
-def _names_of_chance(shown: str) -> Iterator[str]:
-    """The names of columns that are made by chance, or stand behind one that is."""
-    for line in shown.split("\n") if _VOLATILE.search(shown) else ():
-        parts = _VOLATILE.split(line)[1:] if _MAKES.match(line) else []
-        yield from (named[1] for part in parts if (named := _NAMED.search(part)))
+def _names_of_chance(shown: str) -> frozenset[str]:
+    """The names of columns that are made by chance, or of such columns."""
+    found: frozenset[str] = frozenset()
+    for line in reversed(shown.split("\n")) if _VOLATILE.search(shown) else ():  # inner ones first
+        for item in items(line) if _MAKES.match(line) else ():
+            if _VOLATILE.search(item) or mentions(item, found):
+                found |= {named[1] for named in _NAMED.finditer(item)}
+    return found
 
 
 def _is_told_from_null(step: str) -> bool:
-    """Whether a step tells a null from a sub-query's value."""
-    for call in calls(step):
-        if call.inside == "<subquery>" and not call.name:
-            above = call.around
-            while above is not None and above.name not in _NULL_CALLS:
-                above = above.around
-            if above is not None or _IS.match(step, call.end):
-                return True
-    return "<subquery>" in step and "CASE " in step
+    """Whether a step tells a null from a sub-query's value, or compares two of them.
+
+    Brackets are not always shown: what stands between two AND is taken together.
+    """
+    parts = (part for item in items(step) for part in item.split(" AND "))
+    told = (part for part in parts if _VALUE in part)
+    return any(_NULLABLE.search(part) or part.count(_VALUE) > 1 for part in told)
 
 
 def _queries(plain: str, typed: str) -> Iterator[_Query]:

@@ -284,6 +284,10 @@ def test_casts_that_lose_something_are_not_compared(engine: Engine, text: str) -
         "select (select count(*) from b having count(*) < 0) is null",
         "select v from (select (select 1 from b where id = -1) as v from a) where v is null",
         "select case when (select true from b where id = -1) is null then 1 end",
+        "select id from a where ((select id from b where id = -1) > 3) is null",
+        "select id from a where not ((select id from b where id = -1) > 3 is true)",
+        "select id from a where (select id from b where id < 0) = (select id from b where id < 0)",
+        "select 1 from a where exists (select 1 where (select id from b where id < 0) is null)",
     ],
 )
 def test_a_value_that_may_be_missing_may_be_null(engine: Engine, text: str) -> None:
@@ -301,6 +305,10 @@ def test_a_value_that_may_be_missing_may_be_null(engine: Engine, text: str) -> N
         "select id from a where exists (select count(*) from b where b.k = a.k)",
         "select id from a where not exists (select max(id) from b where b.k = a.k)",
         "select id from a where 0 in (select count(*) from b where b.k = a.k)",
+        "select id from a where exists (select count(*) from b where b.k = a.k limit 1)",
+        "select id from a where exists (select distinct count(*) from b where b.k = a.k)",
+        "select id from a where exists (select sum(id) from b where b.k = a.k group by rollup (x))",
+        "select id from a where exists (select 1 from b where b.k = a.k group by cube (x, u))",
     ],
 )
 def test_aggregates_inside_are_values(engine: Engine, text: str) -> None:
@@ -318,6 +326,10 @@ def test_offsets_inside_are_refused(engine: Engine) -> None:
     [
         "select r from (select random() < 0.5 as r, count(*) from a group by 1) where r",
         "select bool_and(r > 0.5e0) from (select random() as r from a) where r > 0.5e0",
+        "select s from (select r * 2 as s from (select random() as r from a)) where s > 1",
+        "select q.s from (select random() from a) as q (s) where q.s > 0.5e0",
+        "select q.s from (select cast(random() * 10 as int) as s, k from a) q join b on q.s = b.k",
+        "select p from (select max(r) as p from (select random() as r from a)) where p > 0.9e0",
     ],
 )
 def test_chance_is_drawn_once(engine: Engine, text: str) -> None:
@@ -464,6 +476,8 @@ def test_windows_are_named_without_brackets(engine: Engine, text: str) -> None:
         "select id from a where cast(trunc(d, 2) as decimal(9, 2)) > 1.5",
         "select id, cast(trunc(c) as int), cast(d as decimal(9, 2)) from a order by 2, id",
         "select id, date_trunc('month', max(t)) + interval '9 hours' from a group by id",
+        "select m from (select random() as r, abs(k + 1) as m from a) where m > 3",
+        "select id from a where k > (select id from b where id = 3) and u is null or c is null",
     ],
 )
 def test_what_stands_beside_it_is_answered(
