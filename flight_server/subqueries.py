@@ -67,7 +67,7 @@ class _Query:
     skips: bool
 
     def above_aggregate(self) -> Sequence[str] | None:
-        """Its steps above an aggregate without groups; None: it has none."""
+        """Its steps above one that always gives a row; None: it has none."""
         for at, step in enumerate(self.steps):
             if step.startswith(_ONE_ROW):
                 return self.steps[:at]
@@ -86,8 +86,7 @@ def require_sound(plain: str, typed: str) -> None:
     Raises:
         Unimplemented: there is one.
     """
-    if "Subquery:" not in plain:
-        return
+    told: dict[str, bool] = {}
     for query in _queries(plain, typed):
         above = query.above_aggregate()
         filtered = above is not None and any(step.startswith("Filter: ") for step in above)
@@ -106,9 +105,9 @@ def require_sound(plain: str, typed: str) -> None:
         sure = above is not None and not any(step.startswith(_FEWER) for step in above)
         if query.how or sure or not query.step or ";N]" in query.schema:
             continue
-        above_step = plain[: plain.find(query.step)]
-        shown = query.step.startswith("Projection: ") and _NULLABLE.search(above_step)
-        if shown or _is_told_from_null(query.step):
+        if query.step not in told:
+            told[query.step] = _is_told_from_null(query.step, plain)
+        if told[query.step]:
             raise Unimplemented(
                 "that the sub-query of a value finds no row would be lost, as its column cannot be"
                 " null: write (SELECT max(x) …)"
@@ -143,11 +142,13 @@ def _names_of_chance(shown: str) -> frozenset[str]:
     return found
 
 
-def _is_told_from_null(step: str) -> bool:
-    """Whether a step tells a null from a sub-query's value, or compares two of them.
+def _is_told_from_null(step: str, plain: str) -> bool:
+    """Whether a null is told from a sub-query's value in a step, or above it; or two are compared.
 
     Brackets are not always shown: what stands between two AND is taken together.
     """
+    if step.startswith("Projection: ") and _NULLABLE.search(plain[: plain.find(step)]):
+        return True
     parts = (part for item in items(step) for part in item.split(" AND "))
     told = (part for part in parts if _VALUE in part)
     return any(_NULLABLE.search(part) or part.count(_VALUE) > 1 for part in told)
