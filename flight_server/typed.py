@@ -1,8 +1,8 @@
 """What the steps of a plan compute, each expression with its type.
 
-The bindings show most expressions as objects; the FILTER and ORDER BY of an aggregate, and the
-FILTER of a window, only as bytes of their Protocol Buffers (datafusion.proto). Types are asked of
-the engine: those of a projection over the step's input.
+The bindings show most expressions as objects; the FILTER and ORDER BY of an aggregate, the FILTER
+of a window, and grouping sets only as bytes of their Protocol Buffers (datafusion.proto). Types are
+asked of the engine: those of a projection over the step's input.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _SEVERAL = frozenset({"InList", "Between"})
 #: Field numbers: of LogicalExprNode, to those of expressions, and of sort keys, inside of it.
 _HIDDEN = {19: (3, 4), 18: (13, None)}
 _SORTED = 1
+#: … and of GROUPING SETS, whose keys stand in lists; CUBE and ROLLUP have them themselves.
+_SETS = 22
 
 
 class Step:
@@ -123,7 +125,8 @@ class Step:
             case "Projection":
                 yield from variant.projections()
             case "Aggregate":
-                yield from variant.group_by_exprs()
+                for key in map(Expr, variant.group_by_exprs()):
+                    yield from self._grouped(key) if key.variant_name() == "GroupingSet" else [key]
                 yield from self._with_hidden(variant.aggregate_exprs())
             case "WindowExpr":
                 yield from self._with_hidden(calls := variant.get_window_expr())
@@ -134,6 +137,13 @@ class Step:
                 yield from (key.expr() for key in variant.sort_exprs())
             case "Values":
                 yield from chain.from_iterable(variant.values())
+
+    def _grouped(self, sets: Expr) -> Iterator[Expr]:
+        """The keys of GROUPING SETS, CUBE and ROLLUP."""
+        for kind, held in fields(sets.to_bytes(self._context)):
+            for _, each in fields(payload(held)):
+                keys = fields(payload(each)) if kind == _SETS else [(0, each)]
+                yield from (Expr.from_bytes(payload(key), self._context) for _, key in keys)
 
     def _with_hidden(self, calls: Sequence[Any]) -> Iterator[Any]:
         for each in calls:

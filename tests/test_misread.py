@@ -156,6 +156,8 @@ def test_days_are_not_compared_with_hours(engine: Engine, text: str) -> None:
         "select * from (values (date '2024-01-01' + interval '9 hours')) v",
         "select id from a where u <> 'x\"y' and t > day + interval '9 hours'",
         'select v."a day" + interval \'9 hours\' from (select day as "a day" from a) v',
+        "select count(*) from a group by grouping sets ((k, day + interval '1 hour'), (k))",
+        "select count(*) from a group by k, rollup (u, day + interval '1 hour')",
     ],
 )
 def test_hours_are_not_added_to_dates(engine: Engine, text: str) -> None:
