@@ -140,10 +140,17 @@ class Step:
 
     def _grouped(self, sets: Expr) -> Iterator[Expr]:
         """The keys of GROUPING SETS, CUBE and ROLLUP."""
-        for kind, held in fields(sets.to_bytes(self._context)):
+        for kind, held in fields(self._bytes(sets)):
             for _, each in fields(payload(held)):
                 keys = fields(payload(each)) if kind == _SETS else [(0, each)]
                 yield from (Expr.from_bytes(payload(key), self._context) for _, key in keys)
+
+    def _bytes(self, expression: Expr) -> bytes:
+        """Its Protocol Buffers; none, where a function of it has no such form."""
+        try:
+            return bytes(expression.to_bytes(self._context))
+        except Exception:  # noqa: BLE001  # the bindings' only type
+            return b""
 
     def _with_hidden(self, calls: Sequence[Any]) -> Iterator[Any]:
         for each in calls:
@@ -156,7 +163,7 @@ class Step:
             [call] = operands(call)
         if " FILTER (" not in (shown := call.canonical_name()) and " ORDER BY [" not in shown:
             return
-        for kind, held in fields(call.to_bytes(self._context)):
+        for kind, held in fields(self._bytes(call)):
             condition, key = _HIDDEN.get(kind, (None, None))
             for number, raw in fields(payload(held)) if condition else ():
                 if number == condition:
