@@ -16,9 +16,11 @@ from catalog.deletes import absolute
 from catalog.erasure import Holding, as_copied, without_deleted
 from catalog.files import Origin, files_at
 from catalog.heads import snapshot_at
+from catalog.remembered import Remembered
 from catalog.rereading import FileRequest
 
 
+@Remembered
 def names_suffice(metadata: TableMetadata) -> bool:
     """Whether a scan that matches columns by name reads every file of the table right.
 
@@ -32,6 +34,7 @@ def names_suffice(metadata: TableMetadata) -> bool:
     return mapping is None or _is_plain(mapping, metadata.schema().as_struct().fields)
 
 
+@Remembered
 def has_defaults(metadata: TableMetadata) -> bool:
     """Whether files may lack a column that has a value in their rows (format version 3)."""
     return any(

@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class Remembered(Generic[K, V]):
-    """A function of one immutable Arrow object (a schema, a table) that works once per object.
+    """A function of one immutable object (a schema, a table, its metadata): works once per object.
 
     By identity: hashing a schema, or comparing two, costs as much as what is remembered of it.
     Equal objects are worked on once each; what is remembered goes with its object, so nothing has
