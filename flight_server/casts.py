@@ -15,15 +15,14 @@ import pyarrow as pa
 from datafusion import Expr
 
 from flight_server.protocol.errors import Unimplemented
-from flight_server.typed import Step, is_constant, operands
+from flight_server.typed import Step, function, is_constant, operands
 
 _CASTS = frozenset({"Alias", "Cast", "TryCast"})
-_CALLS = re.compile(r"arrow_(?P<tries>try_)?+cast\(")
+_CALLS = frozenset({"arrow_cast", "arrow_try_cast"})
 _NARROWED = re.compile(r" AS (?:U?Int\d|Decimal)|\barrow_(?:try_)?+cast\(")
-#: A call whose type has more digits than its values: none are left, or as many as it says.
-_TRUNCATED = re.compile(
-    r"trunc\((?:.*, (?:CAST\()?+Int\d++\((?P<digits>\d++)\)(?: AS Int\d++\))?+)?+"
-)
+#: Calls whose type has more digits than their values: none, or as many as the literal says.
+_CUTTING = frozenset({"trunc", "floor", "ceil", "round"})
+_LITERAL = re.compile(r"(?:CAST\()?+U?Int\d++\((-?\d++)\)(?: AS Int\d++\))?+")
 
 
 def concerns(shown: str, _typed: str) -> bool:
@@ -44,10 +43,9 @@ def require(step: Step) -> None:
     Raises:
         Unimplemented: there is one.
     """
-    for compared in step.comparisons:
+    for _, compared in step.comparisons:
         for at, each in enumerate(compared):
-            others = [*compared[:at], *compared[at + 1 :]]
-            if _loses(step, each) and any(map(is_constant, others)):
+            if _loses(step, each) and any(map(is_constant, (*compared[:at], *compared[at + 1 :]))):
                 raise Unimplemented(
                     "a comparison would be made with what is cast, and not with the cast: write"
                     " trunc(x) or round(x) for a cast of a decimal, and BETWEEN for TRY_CAST"
@@ -55,15 +53,14 @@ def require(step: Step) -> None:
 
 
 def _loses(step: Step, value: Expr) -> bool:
-    """Whether a value is a cast to something that has not all of its values."""
-    while (kind := value.variant_name()) in _CASTS or _CALLS.match(value.canonical_name()):
-        call = _CALLS.match(value.canonical_name()) if kind == "ScalarFunction" else None
+    """Whether a value is a cast, of no constant, to something that has not all of its values."""
+    lost = False
+    while (kind := value.variant_name()) in _CASTS or (call := function(value)) in _CALLS:
         inner = operands(value)[0]
-        tries = kind == "TryCast" or bool(call and call["tries"])
-        if _is_smaller(inner, step.type_of(inner), step.type_of(value), tries=tries):
-            return True
+        tries = kind == "TryCast" or (kind not in _CASTS and "try" in call)
+        lost = lost or _is_smaller(inner, step.type_of(inner), step.type_of(value), tries=tries)
         value = inner
-    return False
+    return lost and not is_constant(value)
 
 
 def _is_smaller(value: Expr, of: pa.DataType, to: pa.DataType, *, tries: bool) -> bool:
@@ -93,5 +90,8 @@ def _scale(kind: pa.DataType) -> int:
 
 def _digits(value: Expr, scale: int) -> int:
     """How many digits behind the point a value may have, of a type with so many."""
-    said = _TRUNCATED.match(value.canonical_name()) if value.variant_name() != "Column" else None
-    return scale if said is None else int(said["digits"] or 0)
+    if function(value) not in _CUTTING:
+        return scale
+    _, *digits = operands(value)
+    said = [_LITERAL.fullmatch(each.canonical_name()) for each in digits]
+    return min(scale, max((int(each[1]) if each else scale for each in said), default=0))

@@ -77,6 +77,10 @@ _MISESTIMATED = (
     "Interval data types must be compatible",
 )
 
+#: What it says of a LATERAL sub-query whose condition is false for every row, which it finds out
+#: before it makes a join of it: the sub-query does not refer to what is outside any more.
+_LEFT = "undecorrelated Subquery"
+_UNFOLDED = MappingProxyType({WITHOUT: "simplify_expressions"})
 #: What it says where each part of a union is sorted by one of two columns that are the same, and
 #: the parts are merged by the other one.
 _MISSORTED = "SanityCheckPlan"
@@ -324,6 +328,8 @@ def otherwise(error: Exception) -> Mapping[str, str]:
     said = str(error)
     if any(each in said for each in _MISESTIMATED):
         return NO_STATISTICS
+    if _LEFT in said:
+        return _UNFOLDED
     return _UNITED if _MISSORTED in said else {}
 
 

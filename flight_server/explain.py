@@ -10,6 +10,7 @@ from catalog.pins import PinKey
 from catalog.tables import Pin
 from flight_server.hybrid import Report
 from flight_server.names import Reference, Resolved
+from flight_server.sqltext import with_literals
 
 _FILE = ".parquet"
 #: What may stand before a file that is in no list.
@@ -99,8 +100,7 @@ def explained(
     rows = list(lines)
     for batch in batches:
         kinds, plans = (batch.column(i).to_pylist() for i in range(2))
-        rows += [
-            (kind, without_paths(plan, folders)) for kind, plan in zip(kinds, plans, strict=True)
-        ]
+        shown = (with_literals(without_paths(plan, folders)) for plan in plans)
+        rows += zip(kinds, shown, strict=True)
     columns = [pa.array([row[i] for row in rows], schema.field(i).type) for i in range(2)]
     yield pa.RecordBatch.from_arrays(columns, schema=schema)

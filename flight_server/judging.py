@@ -103,12 +103,13 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
     """
     planned = first.logical_plan()
     shown, typed = planned.display_indent(), planned.display_indent_schema()
+    plan = None
     if rounding.concerns(shown, typed):
-        text, first = rounding.bound(text, first, lambda each: planner.frame(each, sets[0]))
+        text, first, plan = _with_digits(planner, text, sets[0], first)
     guards = [require for concerns, require in _GUARDS if concerns(shown, typed)]
     for values in sets if guards else ():
         _guard(planner, text, values, guards)
-    plan = first.optimized_logical_plan()
+    plan = plan or first.optimized_logical_plan()
     mended = zeros.mended(text, plan, lambda each: planner.optimized(each, sets[0]))
     if mended is not text:
         first = planner.frame(mended, sets[0])
@@ -129,6 +130,21 @@ def judged(text: SqlText, sets: Sequence[Values], planner: Planner, first: DataF
         for values in sets:
             lists.require_lists_kept(planner.optimized(mended, values, lists.SETTINGS))
     return Judged(mended, plan, settings, unbound)
+
+
+def _with_digits(
+    planner: Planner, text: SqlText, values: Values, frame: DataFrame
+) -> tuple[SqlText, DataFrame, LogicalPlan | None]:
+    """The statement with its digits bound, its frame, and its plan; the same where that fails."""
+    tried = rounding.bound(text)
+    if tried is not text:
+        try:
+            found = planner.frame(tried, values)
+            return tried, found, found.optimized_logical_plan()
+        except Exception as error:
+            if type(error) not in {ValueError, Exception}:  # what the bindings raise
+                raise
+    return text, frame, None
 
 
 def _guard(

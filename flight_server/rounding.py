@@ -10,21 +10,20 @@ Source: apache/datafusion issue 24702; ``tests/test_misread.py``, against DuckDB
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
-from datafusion import DataFrame, Expr
+from datafusion import Expr
 
 from flight_server.protocol.errors import Unimplemented
 from flight_server.sqllex import Token, lex
 from flight_server.sqltext import SqlText, digits_name
-from flight_server.typed import Step, is_constant, operands
+from flight_server.typed import Step, function, is_constant, operands
 
 #: What a plan shows.
 _CALL, _KIND = "round(", "Decimal"
-#: More digits than any decimal has are none to be bound.
-_MOST_DIGITS = 38
+_MOST_DIGITS = 2**31 - 1
 
 
 def concerns(shown: str, typed: str) -> bool:
@@ -37,26 +36,16 @@ def concerns(shown: str, typed: str) -> bool:
     return _CALL in shown and (_KIND in typed or _KIND in shown)
 
 
-def bound(
-    text: SqlText, frame: DataFrame, planned: Callable[[SqlText], DataFrame]
-) -> tuple[SqlText, DataFrame]:
-    """The statement with the digits that it rounds to bound, and its frame; mostly the very same.
+def bound(text: SqlText) -> SqlText:
+    """The statement with the digits that it rounds to bound; the very same, if there are none.
 
-    Args:
-        text: the statement.
-        frame: of it, with values.
-        planned: plans another text like it.
+    It may be that the engine cannot plan it: where the statement asks for a column by the text of
+    such a call, or has one as a key of ROLLUP and the like.
     """
     if text.plan is not None:
-        return text, frame
+        return text
     sql, digits = _bound(text.rewritten, lex(text.rewritten))
-    if not digits:
-        return text, frame
-    tried = replace(text, rewritten=sql, digits=digits)
-    try:
-        return tried, planned(tried)
-    except ValueError:  # from the bindings: the statement asks for a column by the call's text
-        return text, frame
+    return replace(text, rewritten=sql, digits=digits) if digits else text
 
 
 def require(step: Step) -> None:
@@ -69,13 +58,14 @@ def require(step: Step) -> None:
         Unimplemented: there is one.
     """
     for part in step.parts:
-        if part.variant_name() != "ScalarFunction" or not part.canonical_name().startswith(_CALL):
+        if function(part) != "round":
             continue
         value, *digits = operands(part)
         if digits and pa.types.is_decimal(step.type_of(value)) and not _is_known(digits[0]):
             raise Unimplemented(
                 "round(x, n) of a decimal would not have its real type here: write n as a number,"
-                " with AS and a name behind it, or round(cast(x as double), n)"
+                " and (SELECT round(x, 2) AS r …) for what names or groups it, or round(cast(x as"
+                " double), n)"
             )
 
 

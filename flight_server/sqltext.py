@@ -7,6 +7,7 @@ tokens.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from flight_server.sqlrules import (
 )
 from flight_server.sqlversions import version_edits
 
-__all__ = ["Bounds", "Kind", "SqlText", "digits_name", "kind_of", "read", "single"]
+__all__ = ["Bounds", "Kind", "SqlText", "digits_name", "kind_of", "read", "single", "with_literals"]
 
 Kind = Literal["query", "explain", "write", "control"]
 
@@ -88,6 +89,12 @@ def digits_name(digits: int) -> str:
     return f"digits_{digits}".replace("-", "m")
 
 
+def with_literals(shown: str) -> str:
+    """A plan with the numbers of the statement in the place of such parameters."""
+    return _DIGITS.sub(lambda found: f"Int64({found[1].replace('m', '-')})", shown)
+
+
+_DIGITS = re.compile(r"\$digits_(m?\d++)")
 _PUNCTUATION = frozenset("(){},;.")
 _OPERATOR_WORDS = frozenset(
     [

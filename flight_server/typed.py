@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext, literal
@@ -29,16 +29,30 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery": "false",
     }
 )
-#: Operators that compare two values, and expressions that compare one with several.
+#: Operators that compare two values, expressions that compare one with several, and functions that
+#: look for one in an array: the engine makes IN of them.
 _COMPARISONS = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
 )
 _SEVERAL = frozenset({"InList", "Between"})
+_AMONG = frozenset({"array_has", "list_has", "array_contains", "list_contains"})
 #: Field numbers: of LogicalExprNode, to those of expressions, and of sort keys, inside of it.
 _HIDDEN = {19: (3, 4), 18: (13, None)}
 _SORTED = 1
 #: … and of GROUPING SETS, whose keys stand in lists; CUBE and ROLLUP have them themselves.
 _SETS = 22
+
+
+class Comparison(NamedTuple):
+    """What is compared; its operands have one type, but for an array in which one is looked for.
+
+    Attributes:
+        operator: of two values; "": of one with several.
+        operands: of the operator or the key of a join; or all of IN and BETWEEN.
+    """
+
+    operator: str
+    operands: Sequence[Expr]
 
 
 class Step:
@@ -70,6 +84,22 @@ class Step:
                 waiting += operands(part)
         return found
 
+    def chains(self, *operators: str) -> Iterator[tuple[Expr, Sequence[Expr]]]:
+        """Each longest chain of these operators, ``a + b - c``, and what it is a chain of."""
+        waiting = list(self.expressions)
+        while waiting:
+            top = waiting.pop()
+            inner, leaves = [top], []
+            while inner:
+                part = inner.pop()
+                if part.variant_name() == "BinaryExpr" and operator(part) in operators:
+                    inner += operands(part)
+                else:
+                    leaves.append(part)
+                    waiting += [] if part.variant_name() in WITHOUT_PARTS else operands(part)
+            if len(leaves) > 1:
+                yield top, leaves
+
     @property
     def windows(self) -> Iterator[tuple[str, Sequence[pa.DataType]]]:
         """Its window expressions: what the plan shows of each, and the types of its sort keys."""
@@ -80,15 +110,20 @@ class Step:
                 yield each.canonical_name(), [self.type_of(key) for key in keys]
 
     @property
-    def comparisons(self) -> Iterator[Sequence[Expr]]:
-        """What it compares: the two of an operator or a join's key, or all of IN and BETWEEN."""
+    def comparisons(self) -> Iterator[Comparison]:
+        """What it compares."""
         for part in self.parts:
             kind = part.variant_name()
-            if kind in _SEVERAL or (kind == "BinaryExpr" and operator(part) in _COMPARISONS):
-                yield operands(part)
+            if kind == "BinaryExpr" and (said := operator(part)) in _COMPARISONS:
+                yield Comparison(said, operands(part))
+            elif kind in _SEVERAL:
+                yield Comparison("", operands(part))
+            elif function(part) in _AMONG:
+                yield Comparison("", operands(part)[::-1])
         variant: Any = self._node.to_variant()
         if type(variant).__name__ == "Join":
-            yield from ([Expr(left), Expr(right)] for left, right in variant.on())
+            same = "IS NOT DISTINCT FROM" if variant.null_equals_null() else "="
+            yield from (Comparison(same, list(map(Expr, key))) for key in variant.on())
 
     def type_of(self, expression: Expr) -> pa.DataType:
         """Of one of :attr:`parts` or its operands; null: the engine does not tell."""
@@ -187,6 +222,12 @@ def steps(plan: LogicalPlan, context: SessionContext) -> Iterator[Step]:
 def operator(part: Expr) -> str:
     """Of a binary expression."""
     return str(part.to_variant().op())
+
+
+def function(part: Expr) -> str:
+    """The name of the scalar function that is called; "": this is no call."""
+    is_call = part.variant_name() == "ScalarFunction"
+    return part.canonical_name().partition("(")[0] if is_call else ""
 
 
 def operands(part: Expr) -> list[Expr]:

@@ -289,6 +289,18 @@ def test_the_first_rows_of_a_join_are_judged_by_their_own_columns(engine: Engine
         assert ask(engine, text)["r"].to_pylist() == wanted
 
 
+def test_a_lateral_sub_query_that_nothing_fulfils_has_a_row(engine: Engine) -> None:
+    """The engine finds out that it is empty before it has made a join of it."""
+    answer = ask(
+        engine,
+        "select f._offset as n, q.least from few f cross join lateral"
+        " (select min(t._offset) as least from trades t where t._offset = f._offset and 1 = 0) q"
+        " order by 1",
+    )
+    assert answer["n"].to_pylist() == list(range(40))
+    assert answer["least"].null_count == 40
+
+
 def test_one_column_under_two_names_orders_the_parts_of_a_union(tmp_path: Path) -> None:
     """Each part is sorted by one of them, and the engine wants to merge by the other one."""
     inner = pa.struct([pa.field("q", pa.int64())])
