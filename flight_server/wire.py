@@ -10,6 +10,17 @@ import pyarrow.compute as pc
 
 from flight_server.protocol.errors import Internal, ResourceExhausted
 
+#: Types that clients read as they are, by Arrow's numbers: most columns have one of these.
+_PLAIN = frozenset(
+    kind.id
+    for kind in (
+        *(pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16()),
+        *(pa.uint32(), pa.uint64(), pa.float32(), pa.float64(), pa.string(), pa.binary()),
+        *(pa.date32(), pa.date64(), pa.time32("s"), pa.time64("us"), pa.timestamp("us")),
+        *(pa.decimal128(1), pa.decimal256(1)),
+    )
+)
+
 
 def wire_schema(schema: pa.Schema) -> pa.Schema:
     """The schema that is promised and sent: plain types, no metadata, nullability kept."""
@@ -27,6 +38,10 @@ def wire_type(kind: pa.DataType) -> pa.DataType:
     Views and large types become plain ones, dictionaries and runs their values, 16-bit floats
     32-bit ones, narrow decimals decimal128; children follow.
     """
+    return kind if kind.id in _PLAIN else _plain(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
     types = pa.types
     if types.is_string_view(kind) or types.is_large_string(kind):
         return pa.string()
