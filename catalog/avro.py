@@ -41,7 +41,7 @@ _PRIMITIVES = ("boolean", "int", "long", "float", "double", "bytes", "string")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 #: (base type, logical type) → what the value means. Other pairs are the base type alone, as the
 #: specification asks.
-_MEANINGS: Mapping[tuple[str, object], Meaning] = {
+_MEANINGS: Mapping[tuple[str, str], Meaning] = {
     ("bytes", "decimal"): "decimal",
     ("fixed", "decimal"): "decimal",
     ("int", "date"): "date",
@@ -334,7 +334,7 @@ class _Parser:
         return self._leaf(Leaf(wire="fixed", size=size), avro, place)
 
     def _leaf(self, leaf: Leaf, avro: Mapping[str, object], place: _Place) -> Leaf:
-        logical = avro.get("logicalType")
+        logical = str(avro.get("logicalType"))  # what is no name is unknown, and ignored
         if logical == "duration":
             raise self._refuse(place, "a duration has no SQL type here")
         meaning = _MEANINGS.get((leaf.wire, logical), "plain")
@@ -350,7 +350,7 @@ class _Parser:
                     "'as_long' or 'truncate'",
                 )
             return leaf
-        return replace(leaf, meaning=meaning, utc=not str(logical).startswith("local-"))
+        return replace(leaf, meaning=meaning, utc=not logical.startswith("local-"))
 
     def _decimal(self, leaf: Leaf, avro: Mapping[str, object], place: _Place) -> Leaf:
         precision, scale = avro.get("precision"), avro.get("scale", 0)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from flight_server.exits import ExitCode
 from flight_server.lean import without_huge_pages, without_pandas
-from flight_server.lifeline import await_turn, stop_on_signals, watch
+from flight_server.lifeline import stop_on_signals, watch
 from flight_server.logs import log_to_stderr
 
 #: Role → module and function; the function takes the stop event and the arguments.
@@ -51,14 +51,14 @@ def run(role: Callable[[], int]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """The process; its exit code."""
+    turn = watch()
     without_pandas()
     if arguments[0] == "server":
         without_huge_pages()
     log_to_stderr()
     module, function = ROLES[arguments[0]]
     role = getattr(importlib.import_module(module), function)
-    await_turn()
-    watch()
+    turn.wait()
     return run(lambda: int(role(stop_on_signals(), *arguments[1:])))
 
 

@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,36 +122,33 @@ class Child:
                 self._on_ready(self.ready or {})
 
 
-def watch() -> None:
-    """In a child: ends this process when its parent ends; does nothing where there is no lifeline.
+def watch() -> threading.Event:
+    """In a child: ends this process when its parent ends; the event is set when its turn has come.
 
-    The process first gets a SIGTERM, so that it can end in order, and is ended
-    :data:`ORPHAN_GRACE_S` later in any case.
+    To be called before anything else: a child that still loads its modules, many seconds on a busy
+    machine, ends with its parent as well. The process first gets a SIGTERM, so that it can end in
+    order, and is ended :data:`ORPHAN_GRACE_S` later in any case. The turn of a standby comes with
+    its parent's word; any other child's, and that of a process without a lifeline, has come.
     """
+    turn = threading.Event()
+    if os.environ.pop(_STANDBY, None) is None:
+        turn.set()
     number = os.environ.pop(_LIFELINE, None)
     if number is None:
-        return
+        return turn
     lifeline = int(number)
     for descriptor in (lifeline, int(os.environ.get(_READY, number))):
         os.set_inheritable(descriptor, False)
 
     def wait_for_the_end() -> None:
-        os.read(lifeline, 1)
+        while os.read(lifeline, 1):
+            turn.set()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_GRACE_S)
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=wait_for_the_end, name="k2-lifeline", daemon=True).start()
-
-
-def await_turn() -> None:
-    """In a child: returns at once, or, in a standby, when its turn has come.
-
-    To be called after the modules are loaded and before :func:`watch`; ends the process where the
-    parent ends first.
-    """
-    if os.environ.pop(_STANDBY, None) is not None and not os.read(int(os.environ[_LIFELINE]), 1):
-        sys.exit(0)
+    return turn
 
 
 def die_first() -> None:

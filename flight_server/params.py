@@ -190,7 +190,8 @@ def _is_number(kind: pa.DataType) -> bool:
 def _shown(value: pa.Scalar) -> str:
     try:
         text = repr(value.as_py())
-    except (ValueError, ArithmeticError, LookupError):  # a moment after the year 9999, a lost zone
+    # a moment after the year 9999, a lost zone, a type without a Python value
+    except (ValueError, ArithmeticError, LookupError, NotImplementedError):
         return "(a value that cannot be shown)"
     return text if len(text) <= 64 else text[:63] + "…"  # noqa: PLR2004  # a glance is enough
 

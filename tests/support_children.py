@@ -11,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from flight_server.lifeline import await_turn, say_ready, watch
+from flight_server.lifeline import say_ready, watch
 
 
 def main(behaviour: str) -> None:
-    await_turn()
-    watch()
+    watch().wait()
     with Path(os.environ["K2_TEST_LOG"]).open("a") as log:
         log.write(f"{os.getpid()}\n")
     if behaviour.startswith("exit-"):

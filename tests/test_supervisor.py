@@ -205,6 +205,41 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         until(lambda name=name: not alive(pids(tmp_path, name)[0]))
 
 
+@pytest.mark.parametrize("standby", [False, True])
+def test_a_child_that_still_loads_its_modules_ends_with_its_parent(
+    tmp_path: Path, *, standby: bool
+) -> None:
+    """On a busy machine that takes longer than a new supervisor would wait."""
+    slow = textwrap.dedent(
+        f"""
+        import os, pathlib, time
+        from flight_server import child
+
+        def load(name):
+            pathlib.Path({str(tmp_path / "pid")!r}).write_text(f"{{os.getpid()}}")
+            time.sleep(3600)
+
+        child.importlib.import_module = load
+        child.main(["server"])
+        """
+    )
+    parent = textwrap.dedent(
+        f"""
+        import sys, time
+        from flight_server.lifeline import Child
+        Child([sys.executable, "-c", {slow!r}], standby={standby})
+        time.sleep(3600)
+        """
+    )
+    pid = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", parent]) as supervisor:
+        try:
+            until(lambda: pid.exists() and pid.read_text())
+        finally:
+            supervisor.kill()
+    until(lambda: not alive(int(pid.read_text())))
+
+
 def test_a_child_says_once_that_it_is_ready(tmp_path: Path) -> None:
     environ = {**os.environ, "K2_TEST_LOG": str(tmp_path / "log")}
     child = Child([sys.executable, str(CHILD), "run"], environ=environ)
