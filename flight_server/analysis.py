@@ -19,7 +19,7 @@ from flight_server.known import Fact, facts_of
 from flight_server.names import Reference, Scope
 from flight_server.nans import Touched, asks_for_zero
 from flight_server.protocol.errors import ResourceExhausted, Unimplemented
-from flight_server.top import Top, top_of
+from flight_server.top import Top, takes_all, top_of
 
 #: Nodes of a statement that only reads.
 ALLOWED = frozenset(
@@ -64,6 +64,7 @@ class Reads:
         facts: what it gives of all rows of its only scan; None: more than is known of them.
         touched: reference → the columns that its scans read; None: as for ``scans``.
         zeros: references of which some scan looks for a zero; None: any may.
+        whole: it takes all rows of its scans, in any order; see ``flight_server.top``.
     """
 
     scans: Mapping[Reference, tuple[tuple[Any, ...], ...]] | None
@@ -74,6 +75,7 @@ class Reads:
     facts: tuple[Fact, ...] | None = None
     touched: Mapping[Reference, Touched] | None = None
     zeros: frozenset[Reference] | None = None
+    whole: bool = False
 
     def of(self, at: Reference) -> tuple[tuple[Any, ...], ...] | None:
         """The scans of one reference; None: unknown; empty: it is not read."""
@@ -162,6 +164,7 @@ def reads_of(plan: LogicalPlan, scope: Scope, *, unbound_join: bool) -> Reads:
         facts=None if hidden else facts_of(plan),
         touched=None if hidden else MappingProxyType(touched),
         zeros=None if hidden and asks_for_zero(text) else frozenset(zeros),
+        whole=not hidden and takes_all(plan),
     )
 
 

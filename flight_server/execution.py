@@ -235,6 +235,7 @@ class Execution:
             top=None if planned is None or scans is None else planned.top,
             touched=None if planned is None or scans is None else planned.touched_of(at),
             zero=reads is None or reads.looks_for_zero(at),
+            whole=planned is not None and planned.whole,
             prune=planned is None or not UNPRUNED.items() <= planned.settings.items(),
         )
         self.relations[at] = relation(context, source, self._store)

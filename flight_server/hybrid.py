@@ -73,6 +73,7 @@ class Source:
         touched: which columns the statement reads; None: it may read all.
         zero: it may look for a zero among floating numbers.
         prune: bounds of row groups and pages say which rows there are.
+        whole: the statement takes all rows of them, in any order.
     """
 
     version: TableVersion
@@ -88,6 +89,7 @@ class Source:
     touched: Touched | None = None
     zero: bool = True
     prune: bool = True
+    whole: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -224,7 +226,7 @@ def _scans(context: SessionContext, source: Source, files: Files) -> list[DataFr
         return [_group(context, source, group) for group in files.groups]
     paths = [source.reach(each["path"].to_pylist()) for each in (files.native, files.copies)]
     return [
-        listing(context, source.schema, each, source.label, prune=source.prune)
+        listing(context, source.schema, each, source.label, prune=source.prune, apart=source.whole)
         for each in paths
         if each
     ]
@@ -239,4 +241,8 @@ def _group(context: SessionContext, source: Source, group: Group) -> DataFrame:
         for field, name in zip(declared, group.names, strict=True)
     ]
     paths = source.reach(group.paths)
-    return renamed(context, source.schema, paths, columns, source.label, prune=source.prune)
+    return renamed(
+        *(context, source.schema, paths, columns, source.label),
+        prune=source.prune,
+        apart=source.whole,
+    )

@@ -60,6 +60,27 @@ def top_of(plan: LogicalPlan) -> Top | None:
     return found if found and 0 < found.rows <= _MAX_ROWS else None
 
 
+def takes_all(plan: LogicalPlan) -> bool:
+    """Whether an optimized plan takes all rows of its scans, in any order; of groups, it may sort.
+
+    Its scans may have many partitions: a step that sorts rows keeps memory for each, and one that
+    takes the first rows would look for them in each.
+    """
+    steps = [(plan, False)]
+    while steps:
+        step, in_order = steps.pop()
+        variant: Any = step.to_variant()
+        match type(variant).__name__:
+            case "Limit" | "Sort" | "WindowExpr":
+                in_order = True
+            case "Aggregate":
+                in_order = False
+            case "TableScan" if in_order or variant.fetch() is not None:
+                return False
+        steps += [(each, in_order) for each in step.inputs()]
+    return True
+
+
 def _ordered(sort: Any) -> Top | None:
     rows, first = sort.get_fetch_val(), sort.sort_exprs()[0]
     by = shown(first.expr())

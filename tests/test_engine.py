@@ -558,6 +558,27 @@ def test_explain_shows_version_and_files_and_no_path(engine: Engine, tables: Fol
         assert "v1-1.parquet" in shown
 
 
+@pytest.mark.parametrize(
+    ("text", "scans"),
+    [
+        ("select symbol, sum(price) as s from trades group by symbol order by symbol", 3),
+        ("select * from trades order by timestamp desc limit 1000", 1),
+        ("select _offset from trades order by _offset", 1),
+    ],
+)
+def test_many_local_files_are_several_scans_where_every_row_counts(
+    engine: Engine, tables: FolderTables, text: str, scans: int
+) -> None:
+    """Few threads read then, and keep memory; who sorts rows would keep more."""
+    parts = [trades(10 * i, 10) for i in range(40)]
+    tables.publish(TRADES, parts)
+    shown = "\n".join(sql(engine, f"explain {text}").column(1).to_pylist())
+    assert shown.count("DataSourceExec") == scans
+    several = sql(engine, text)
+    tables.publish(TRADES, [pa.concat_tables(parts)])
+    assert sql(engine, text).equals(several)
+
+
 def test_explain_shows_files_outside_the_table_by_their_name_alone(
     engine: Engine, tables: FolderTables
 ) -> None:

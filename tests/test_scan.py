@@ -24,6 +24,7 @@ from catalog.scan import (
     empty_listing,
     escaped,
     listing,
+    parts_of,
     pieces,
     require_present,
 )
@@ -317,6 +318,36 @@ def test_exactly_the_listed_files_are_read(tmp_path: Path) -> None:
     listed = [f"file://{tmp_path}/{i}.parquet" for i in (1, 4, 5)]
     frame = listing(SessionContext(), schema, listed)
     assert sorted(frame.to_pydict()["a"]) == [1, 4, 5]
+
+
+def test_many_local_files_are_several_scans_and_every_row_is_there_once(tmp_path: Path) -> None:
+    """Each file of a scan has a thread that asks for its size, and keeps memory."""
+    schema = pa.schema([("a", pa.int64())])
+    paths = [f"file://{tmp_path}/{i}.parquet" for i in range(100)]
+    for i in range(100):
+        pq.write_table(pa.table({"a": [i]}), tmp_path / f"{i}.parquet")
+    context = SessionContext(SessionConfig({"datafusion.execution.target_partitions": "2"}))
+    parted = listing(context, schema, paths, apart=True)
+    assert sorted(parted.to_pydict()["a"]) == list(range(100))
+    assert parted.logical_plan().display_indent().count("TableScan") == 7
+    assert listing(context, schema, paths).logical_plan().display_indent().count("TableScan") == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "sizes"),
+    [
+        ([f"file:///{i}" for i in range(16)], [16]),
+        ([f"file:///{i}" for i in range(17)], [9, 8]),
+        ([f"file:///{i}" for i in range(10_000)], [100] * 100),
+        ([f"s3://{b}/{i}" for i in range(300) for b in "ab"], [300, 300]),
+    ],
+)
+def test_parts_are_as_many_as_a_part_has_files_and_stores_are_read_at_once(
+    paths: list[str], sizes: list[int]
+) -> None:
+    parts = parts_of(paths)
+    assert [len(part) for part in parts] == sizes
+    assert sorted(path for part in parts for path in part) == sorted(paths)
 
 
 def test_columns_that_a_file_lacks_are_null_and_order_does_not_matter(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from support_engine import START, TRADES, TRADES_SCHEMA, FolderTables, entries_o
 
 from catalog.scan import empty_listing
 from flight_server.hybrid import Source, relation
-from flight_server.top import Top, narrowed, top_of
+from flight_server.top import Top, narrowed, takes_all, top_of
 
 
 def asked(sql: str) -> Top | None:
@@ -59,6 +59,26 @@ def asked(sql: str) -> Top | None:
 )
 def test_what_a_statement_takes(sql: str, top: Top | None) -> None:
     assert asked(sql) == top
+
+
+@pytest.mark.parametrize(
+    ("sql", "whole"),
+    [
+        ("select * from files", True),
+        ("select symbol, max(price) as m from files group by symbol order by m limit 5", True),
+        ("select count(*) from files a join files b on a._offset = b._offset", True),
+        ("select * from files limit 5", False),
+        ("select * from files order by price", False),
+        ("select * from files order by price limit 5", False),
+        ("select count(*) from (select price from files limit 5)", False),
+        ("select count(*) from (select price from files order by price offset 5)", False),
+        ("select sum(price) over (order by timestamp) from files", False),
+    ],
+)
+def test_who_takes_all_rows_in_any_order(sql: str, whole: bool) -> None:  # noqa: FBT001
+    context = SessionContext()
+    empty_listing(TRADES_SCHEMA, context)
+    assert takes_all(context.sql(sql).optimized_logical_plan()) is whole
 
 
 #: Offsets 0 to 399 in four files, 400 to 479 in four live batches.
