@@ -34,6 +34,8 @@ _LITTLE = {
     "fetch.max.bytes": 4 * 1024 * 1024,
     "fetch.wait.max.ms": 1,
 }
+#: Between two looks whether the client has begun with a partition, in seconds.
+_BEGINNING_S = 0.005
 
 
 def cut_at(error: KafkaError) -> int | None:
@@ -66,7 +68,8 @@ def cuts(
 ) -> Offsets:
     """Where logs were cut off below a position since that was read; without those that were not.
 
-    A client asks when it learns who leads, if it has a position by then: so it is a new one.
+    A client that is given a position does not ask: it asks when it learns who leads, if it has the
+    position by then, and whenever it is told to seek. So it is a new one that seeks.
 
     Args:
         properties: of the client.
@@ -90,6 +93,8 @@ def cuts(
     )
     try:
         consumer.assign(list(asked.values()))
+        for place in asked.values():
+            _seek(consumer, place, timeout_s)
         return _answers(consumer, {*asked}, timeout_s)
     except (KafkaException, TimeoutError) as error:
         why = "; ".join(filter(None, (reason_of(error), log.last)))
@@ -99,6 +104,18 @@ def cuts(
         ) from error
     finally:
         consumer.close()
+
+
+def _seek(consumer: Consumer, place: TopicPartition, timeout_s: float) -> None:
+    """Makes the client ask; what it has read without asking goes. It may not have begun yet."""
+    until_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return consumer.seek(place)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE or time.monotonic() > until_s:  # noqa: SLF001 - as _SETTLED
+                raise
+            time.sleep(_BEGINNING_S)
 
 
 def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
