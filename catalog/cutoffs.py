@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from catalog.errors import BrokerUnavailable, LogEndsEarly
 from catalog.kafka_client import OUT_OF_RANGE, ClientLog, consumer_properties, name_of, reason_of
@@ -34,8 +34,6 @@ _LITTLE = {
     "fetch.max.bytes": 4 * 1024 * 1024,
     "fetch.wait.max.ms": 1,
 }
-#: Between two looks whether the client has begun with a partition, in seconds.
-_BEGINNING_S = 0.005
 
 
 def cut_at(error: KafkaError) -> int | None:
@@ -68,8 +66,10 @@ def cuts(
 ) -> Offsets:
     """Where logs were cut off below a position since that was read; without those that were not.
 
-    A client that is given a position does not ask: it asks when it learns who leads, if it has the
-    position by then, and whenever it is told to seek. So it is a new one that seeks.
+    A client that begins at a position asks when it learns who leads, if it has the position by
+    then; one that is told to seek asks in any case. It begins at the logs' ends, and seeks once all
+    of them have answered: at a position, it might be stopped (out of range) before it has asked,
+    and the answer to where an end is, if it comes after the seek, is taken for the position.
 
     Args:
         properties: of the client.
@@ -92,9 +92,13 @@ def cuts(
         {**consumer_properties(properties, None), **_LITTLE, "error_cb": log.failed}, logger=log
     )
     try:
-        consumer.assign(list(asked.values()))
+        for topic in {topic for topic, _ in asked}:  # or it waits half a second for their leaders
+            consumer.list_topics(topic, timeout_s)
+        consumer.assign([TopicPartition(*place, OFFSET_END) for place in asked])
+        for _ in _firsts(consumer, {*asked}, timeout_s):
+            pass
         for place in asked.values():
-            _seek(consumer, place, timeout_s)
+            consumer.seek(place)
         return _answers(consumer, {*asked}, timeout_s)
     except (KafkaException, TimeoutError) as error:
         why = "; ".join(filter(None, (reason_of(error), log.last)))
@@ -106,24 +110,24 @@ def cuts(
         consumer.close()
 
 
-def _seek(consumer: Consumer, place: TopicPartition, timeout_s: float) -> None:
-    """Makes the client ask; what it has read without asking goes. It may not have begun yet."""
-    until_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            return consumer.seek(place)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE or time.monotonic() > until_s:  # noqa: SLF001 - as _SETTLED
-                raise
-            time.sleep(_BEGINNING_S)
-
-
-def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
-    """One answer of each partition: a record, the log's end, or an error at its position.
+def _answers(consumer: Consumer, asked: set[Place], timeout_s: float) -> Offsets:
+    """Where logs were cut off.
 
     A partition that has answered is paused, or what else it holds would come before the others.
     """
     found: dict[Place, int] = {}
+    for place, error in _firsts(consumer, asked, timeout_s):
+        end = None if error is None else cut_at(error)
+        if end is not None:
+            found[place] = end
+        consumer.pause([TopicPartition(*place)])
+    return Offsets(found)
+
+
+def _firsts(
+    consumer: Consumer, left: set[Place], timeout_s: float
+) -> Iterator[tuple[Place, KafkaError | None]]:
+    """What comes first of each partition: a record, the log's end, or an error at its position."""
     until_s = time.monotonic() + timeout_s
     while left:
         message = consumer.poll(max(0.0, until_s - time.monotonic()))
@@ -133,15 +137,11 @@ def _answers(consumer: Consumer, left: set[Place], timeout_s: float) -> Offsets:
         error, topic, partition = message.error(), message.topic(), message.partition()
         if topic is None or partition is None or (topic, partition) not in left:
             continue  # about the connection, or once more
-        end = None if error is None else cut_at(error)
-        if error is not None and end is None and not _is_settled(error):
+        if error is not None and cut_at(error) is None and not _is_settled(error):
             raise KafkaException(error)
-        if end is not None:
-            found[topic, partition] = end
-        consumer.pause([TopicPartition(topic, partition)])
         left.discard((topic, partition))
+        yield (topic, partition), error
         until_s = time.monotonic() + timeout_s
-    return Offsets(found)
 
 
 #: The log ends at the position, or lies elsewhere: for others to judge, but it was not cut off.

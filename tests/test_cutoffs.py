@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from support_ingest import World, committed, reached, running
 from support_kafka import Broker
 from support_log import NAME, Log, assert_answer, spec_of
@@ -78,33 +77,6 @@ def test_every_partition_answers_however_many_there_are(kafka: Broker) -> None:
     ahead = Offsets({**dict.fromkeys(places, 50), places[7]: 60})
     found = cuts(kafka.properties, ahead, leaders, 4.0)
     assert found == Offsets({places[7]: 50})
-
-
-class Knowing(Consumer):
-    """A client that knows who leads before it is given its positions: it does not ask by itself."""
-
-    def assign(self, partitions: list[TopicPartition]) -> None:
-        """As the client does it, once it has read a record of each partition."""
-        super().assign([TopicPartition(each.topic, each.partition, 0) for each in partitions])
-        left = {each.partition for each in partitions}
-        while left:
-            message = self.poll(30.0)
-            assert message is not None
-            left.discard(message.partition())
-        super().assign(partitions)
-
-
-def test_a_client_is_made_to_ask_though_it_knows_the_leaders(
-    kafka: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A busy machine's client learns who leads before its positions reach it."""
-    monkeypatch.setattr("catalog.cutoffs.Consumer", Knowing)
-    log = Log(kafka, kafka.create_topic(4), 4)
-    log.write(4 * 50)
-    places = [(log.topic, partition) for partition in range(4)]
-    leaders = Offsets(dict.fromkeys(places, 0))
-    ahead = Offsets({**dict.fromkeys(places, 50), places[2]: 60})
-    assert cuts(kafka.properties, ahead, leaders, 4.0) == Offsets({places[2]: 50})
 
 
 def test_a_client_that_words_it_in_another_way_stops_reading(

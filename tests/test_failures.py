@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from support_kafka import Broker
 from support_lake import break_commits
 from support_log import NAME, Log, assert_answer, spec_of
 
+from catalog.heads import Head
 from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
 
@@ -83,7 +85,7 @@ def test_a_commit_that_was_acknowledged_and_forgotten_is_made_again(
 ) -> None:
     """Rules 4 and 6: what counts is what the table records, not what the catalog answered."""
     log, world = Log(mock_broker, "t"), World.make(tmp_path, mock_broker.properties)
-    lake = world.lake()
+    lake, forgot = world.lake(), threading.Event()
 
     def forgotten(send: Callable[[], object]) -> object:
         answer = send()
@@ -92,26 +94,28 @@ def test_a_commit_that_was_acknowledged_and_forgotten_is_made_again(
                 "UPDATE iceberg_tables SET metadata_location = previous_metadata_location"
             )
         catalog.close()
+        forgot.set()
         return answer
 
     steps = [lambda send: send(), lambda send: send(), forgotten]  # declaration, claim, flush
     calls = break_commits(lake, iter(steps))
     log.write(100)
     with running(world.sources(lake=lake), spec_of(log, flush_age_s=0.2)):
-        wait_for_positions(world, log)
-        world.wait(NAME, committed("t", *log.ends))
+        assert forgot.wait(WAIT_S)
+        head = wait_for_positions(world, log)
+        world.wait(NAME, lambda m: m.snapshot_id == head.snapshot_id)
     manifest = assert_answer(world, log)
     assert len(calls) >= 4
     assert len(world.history(NAME, manifest.snapshot_id)) == 100
 
 
-def wait_for_positions(world: World, log: Log) -> None:
-    """Until the table itself, not an answer about it, records the log's ends."""
+def wait_for_positions(world: World, log: Log) -> Head:
+    """The first head by which the table itself, not an answer about it, records the log's ends."""
     wanted = Offsets({(log.topic, p): end for p, end in enumerate(log.ends)})
     lake, limit = world.lake(), time.monotonic() + WAIT_S
     while True:
-        marker = lake.head(NAME).marker if lake.exists(NAME) else None
-        if marker is not None and marker.positions.covers(wanted):
-            return
+        head = lake.head(NAME) if lake.exists(NAME) else None
+        if head is not None and head.marker is not None and head.marker.positions.covers(wanted):
+            return head
         assert time.monotonic() < limit
         time.sleep(0.05)
