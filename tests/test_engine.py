@@ -561,7 +561,7 @@ def test_explain_shows_version_and_files_and_no_path(engine: Engine, tables: Fol
 @pytest.mark.parametrize(
     ("text", "scans"),
     [
-        ("select symbol, sum(price) as s from trades group by symbol order by symbol", 3),
+        ("select symbol, sum(price) as s from trades group by symbol order by symbol", 7),
         ("select * from trades order by timestamp desc limit 1000", 1),
         ("select _offset from trades order by _offset", 1),
     ],

@@ -329,15 +329,16 @@ def test_many_local_files_are_several_scans_and_every_row_is_there_once(tmp_path
     context = SessionContext(SessionConfig({"datafusion.execution.target_partitions": "2"}))
     parted = listing(context, schema, paths, apart=True)
     assert sorted(parted.to_pydict()["a"]) == list(range(100))
-    assert parted.logical_plan().display_indent().count("TableScan") == 7
+    assert parted.logical_plan().display_indent().count("TableScan") == 10
     assert listing(context, schema, paths).logical_plan().display_indent().count("TableScan") == 1
 
 
 @pytest.mark.parametrize(
     ("paths", "sizes"),
     [
-        ([f"file:///{i}" for i in range(16)], [16]),
-        ([f"file:///{i}" for i in range(17)], [9, 8]),
+        ([f"file:///{i}" for i in range(4)], [4]),
+        ([f"file:///{i}" for i in range(5)], [3, 2]),
+        ([f"file:///{i}" for i in range(40)], [6] * 6 + [4]),
         ([f"file:///{i}" for i in range(10_000)], [100] * 100),
         ([f"s3://{b}/{i}" for i in range(300) for b in "ab"], [300, 300]),
     ],
