@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -95,11 +95,11 @@ def cuts(
         for topic in {topic for topic, _ in asked}:  # or it waits half a second for their leaders
             consumer.list_topics(topic, timeout_s)
         consumer.assign([TopicPartition(*place, OFFSET_END) for place in asked])
-        for _ in _firsts(consumer, {*asked}, timeout_s):
+        for _ in _firsts(consumer, asked, timeout_s):
             pass
         for place in asked.values():
             consumer.seek(place)
-        return _answers(consumer, {*asked}, timeout_s)
+        return _answers(consumer, asked, timeout_s)
     except (KafkaException, TimeoutError) as error:
         why = "; ".join(filter(None, (reason_of(error), log.last)))
         raise BrokerUnavailable(
@@ -110,7 +110,7 @@ def cuts(
         consumer.close()
 
 
-def _answers(consumer: Consumer, asked: set[Place], timeout_s: float) -> Offsets:
+def _answers(consumer: Consumer, asked: Iterable[Place], timeout_s: float) -> Offsets:
     """Where logs were cut off.
 
     A partition that has answered is paused, or what else it holds would come before the others.
@@ -125,15 +125,15 @@ def _answers(consumer: Consumer, asked: set[Place], timeout_s: float) -> Offsets
 
 
 def _firsts(
-    consumer: Consumer, left: set[Place], timeout_s: float
+    consumer: Consumer, asked: Iterable[Place], timeout_s: float
 ) -> Iterator[tuple[Place, KafkaError | None]]:
     """What comes first of each partition: a record, the log's end, or an error at its position."""
-    until_s = time.monotonic() + timeout_s
+    left, until_s = {*asked}, time.monotonic() + timeout_s
     while left:
         message = consumer.poll(max(0.0, until_s - time.monotonic()))
         if message is None:
-            asked = ", ".join(map(name_of, sorted(left)[:3]))
-            raise TimeoutError(f"no answer in time for {len(left)} partitions: {asked}")
+            silent = ", ".join(map(name_of, sorted(left)[:3]))
+            raise TimeoutError(f"no answer in time for {len(left)} partitions: {silent}")
         error, topic, partition = message.error(), message.topic(), message.partition()
         if topic is None or partition is None or (topic, partition) not in left:
             continue  # about the connection, or once more

@@ -29,7 +29,7 @@ _NOWHERE = "k2none://nowhere/"
 #: Schemas whose plan is kept: two per table (before and after a change).
 _MAX_TEMPLATES = 512
 _LOCAL = "file://"
-#: Local files that one scan of a table's parts has at least.
+#: Local files that one scan may have, however few there are in all.
 _FILES_AT_ONCE = 4
 #: Field numbers of datafusion.proto: LogicalPlanNode.listing_scan; ListingTableScanNode.paths and
 #: .table_name; TableReference.bare and its name.
