@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from flight_server.exits import ExitCode
-from flight_server.lean import without_huge_pages, without_pandas
+from flight_server.lean import without_data_frames, without_huge_pages
 from flight_server.lifeline import stop_on_signals, watch
 from flight_server.logs import log_to_stderr
 
@@ -52,7 +52,7 @@ def run(role: Callable[[], int]) -> int:
 def main(arguments: Sequence[str]) -> int:
     """The process; its exit code."""
     turn = watch()
-    without_pandas()
+    without_data_frames()
     if arguments[0] == "server":
         without_huge_pages()
     log_to_stderr()

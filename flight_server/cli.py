@@ -21,7 +21,7 @@ import typer
 from flight_server import rejects_commands, upkeep
 from flight_server.child import run
 from flight_server.exits import MEANINGS, ExitCode
-from flight_server.lean import without_pandas
+from flight_server.lean import without_data_frames
 from flight_server.lifeline import stop_on_signals, watch
 from flight_server.logs import log_to_stderr
 
@@ -65,7 +65,7 @@ def _leave_when_stopped(work: Callable[[threading.Event], int]) -> NoReturn:
     constructors of C extensions.
     """
     stop = stop_on_signals()
-    without_pandas()
+    without_data_frames()
     _leave(lambda: work(stop))
 
 
@@ -177,9 +177,9 @@ def sql(  # noqa: PLR0913  # one parameter per option
     """Runs SQL on any Flight SQL server: one shot, from standard input, or at a prompt."""
 
     def start() -> int:
+        without_data_frames()
         from flight_server.sqlclient import Address, ClientError, ServerUnreachable
 
-        without_pandas()
         address = Address.parse(
             server, user=user, password=password, token=token, insecure=insecure
         )
@@ -272,7 +272,7 @@ def doctor(path: Config = None, *, as_json: Json = False) -> None:
     """Looks at versions, configuration, folders, broker, registry, catalog and store."""
 
     def examine_all() -> int:
-        without_pandas()
+        without_data_frames()
         from flight_server.doctor import examine
 
         findings = []

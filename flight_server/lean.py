@@ -1,4 +1,4 @@
-"""Keeps out of processes what does them no good: pandas, and huge pages."""
+"""Keeps out of processes what does them no good: pandas and Polars, and huge pages."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+#: Libraries of data frames, which others import where they find them.
+_DATA_FRAMES = frozenset({"pandas", "polars"})
 
-class _NoPandas(importlib.abc.MetaPathFinder):
-    """Says that there is no pandas."""
+
+class _NoDataFrames(importlib.abc.MetaPathFinder):
+    """Says that there is neither pandas nor Polars."""
 
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is left out of this process", name="pandas")
+        if fullname in _DATA_FRAMES:
+            raise ModuleNotFoundError(f"{fullname} is left out of this process", name=fullname)
         return None
 
 
-def without_pandas() -> None:
-    """From here on, this process cannot import pandas.
+def without_data_frames() -> None:
+    """From here on, this process can import neither pandas nor Polars.
 
     pyarrow imports pandas, where it is installed, as soon as a scalar is made, and datafusion makes
     one when it is imported: 1.1 s and 60 MB at every (re)start of the server (measured: 1.5 s
-    against 0.4 s), for nothing. A process that has pandas already keeps it.
+    against 0.4 s), for nothing. ADBC imports both. Polars takes SIGINT over in a way that lets the
+    kernel go on with what the main thread waits for (SA_RESTART; pola-rs/polars issue 21739):
+    Ctrl-C would be heard only when the wait is over. A process that has one already keeps it.
     """
-    if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas())
+    sys.meta_path.insert(0, _NoDataFrames())
 
 
 def without_huge_pages() -> None:

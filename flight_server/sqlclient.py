@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 from adbc_driver_flightsql import DatabaseOptions
@@ -19,10 +21,14 @@ from adbc_driver_manager import OperationalError
 
 from catalog.errors import shorten
 
+T = TypeVar("T")
+
 log = logging.getLogger("k2.sqlclient")
 
 #: Messages are at most 2 MiB by our server; others may send up to this many bytes.
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+#: Seconds for a call to end that was cancelled, and for the server's answer to a close.
+_END_S = 5.0
 #: Text of ADBC's that repeats what the caller knows.
 _NOISE = re.compile(
     r"^(\w+: )?\[FlightSQL\] "
@@ -112,14 +118,19 @@ class Client:
         """
         with self._cursor() as cursor:
             with self._translating():
-                cursor.execute(sql, list(parameters) or None)
+                _interruptibly(
+                    lambda: cursor.execute(sql, list(parameters) or None), cursor.adbc_cancel
+                )
                 reader = cursor.fetch_record_batch()
-            yield Rows(reader.schema, self._batches(reader))
+            yield Rows(reader.schema, self._batches(reader, cursor))
 
     def names(self) -> tuple[str, ...]:
         """Schemas, tables and columns, for completion."""
         with self._translating():
-            objects = self._connection.adbc_get_objects(depth="columns").read_all().to_pylist()
+            objects = _interruptibly(
+                lambda: self._connection.adbc_get_objects(depth="columns").read_all().to_pylist(),
+                self._connection.adbc_cancel,
+            )
         found: set[str] = set()
         for catalog in objects:
             for schema in catalog["catalog_db_schemas"] or ():
@@ -132,8 +143,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the session; idempotent."""
-        with _closing_quietly("connection"):
-            self._connection.close()
+        _let_go(self._connection)
 
     @contextmanager
     def _cursor(self) -> Iterator[flightsql.Cursor]:
@@ -141,16 +151,15 @@ class Client:
         try:
             yield cursor
         finally:
-            with _closing_quietly("statement"):
-                cursor.close()
-            # ADBC leaves this False where the server is gone, and fails again in __del__.
-            cursor._closed = True  # noqa: SLF001
+            _let_go(cursor)
 
-    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, reader: pa.RecordBatchReader, cursor: flightsql.Cursor
+    ) -> Iterator[pa.RecordBatch]:
         while True:
             with self._translating():
                 try:
-                    batch = reader.read_next_batch()
+                    batch = _interruptibly(reader.read_next_batch, cursor.adbc_cancel)
                 except StopIteration:
                     return
             yield batch
@@ -174,13 +183,53 @@ class Client:
         self.close()
 
 
-@contextmanager
-def _closing_quietly(what: str) -> Iterator[None]:
-    """The rows are read, or another error is under way: that a server is gone adds nothing."""
+def _elsewhere(work: Callable[[], T]) -> Future[T]:
+    """``work``, a native call that waits for the server, on a thread of its own.
+
+    Python runs the handlers of signals on the main thread and never inside a native call. ADBC puts
+    its own handler of SIGINT in the place of ours while ``execute`` waits on the main thread (its
+    ``_blocking_impl.cc``): a Ctrl-C then cancels the statement and is told to nobody. On another
+    thread it leaves the handlers alone.
+    """
+    future: Future[T] = Future()
+
+    def fulfil() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=fulfil, name="k2-sql-call", daemon=True).start()
+    return future
+
+
+def _interruptibly(work: Callable[[], T], cancel: Callable[[], object]) -> T:
+    """The result of ``work``, or its exception.
+
+    Where the handler of a signal raises meanwhile, as Ctrl-C does, ``cancel`` ends the work and the
+    handler's exception goes on. A handler that raises nothing ends no wait.
+    """
+    future = _elsewhere(work)
     try:
-        yield
-    except AdbcError as error:
-        log.debug("close_failed what=%s error=%s", what, error)
+        return future.result()
+    except BaseException:
+        if not future.done():
+            cancel()
+            wait([future], _END_S)
+        raise
+
+
+def _let_go(handle: flightsql.Cursor | flightsql.Connection) -> None:
+    """Closes it: that a server is gone, or does not answer, adds nothing.
+
+    The rows are read, or another error is under way.
+    """
+    try:
+        _elsewhere(handle.close).result(_END_S)
+    except (AdbcError, RuntimeError, TimeoutError) as error:
+        log.debug("close_failed what=%s error=%s", type(handle).__name__, error)
+    # ADBC leaves this False where the server is gone, and fails again in __del__.
+    handle._closed = True  # noqa: SLF001
 
 
 def split_statements(text: str) -> list[str]:

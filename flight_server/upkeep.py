@@ -14,7 +14,7 @@ import typer
 
 from flight_server.child import run
 from flight_server.exits import ExitCode
-from flight_server.lean import without_pandas
+from flight_server.lean import without_data_frames
 
 if TYPE_CHECKING:
     from catalog.spec import TableName
@@ -44,7 +44,7 @@ def verify(
     """Proves that a table holds exactly the records that it says it holds."""
 
     def prove() -> int:
-        without_pandas()
+        without_data_frames()
         from catalog.errors import MarkerLost
         from catalog.spec import TableName
         from catalog.verify import Options
@@ -163,7 +163,7 @@ def repair(  # noqa: PLR0913  # one parameter per option
     chosen, given = _chosen(choices), _positions(positions or [])
 
     def settle() -> int:
-        without_pandas()
+        without_data_frames()
         from flight_server import mending
 
         request = mending.Request(table, path, chosen, given, why, yes)

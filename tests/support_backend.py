@@ -115,7 +115,7 @@ class Site:
 
     def make_engine(self, **limits: Any) -> Engine:
         """Another engine, as another process would have one."""
-        lake = Lake.open("lake", self.place.properties, timeout_s=5)
+        lake = Lake.open("lake", self.place.properties, timeout_s=60)
         tables = Tables(lake, LiveReader(self.folder / "live"), [TICKS], refresh_ms=0)
         system = {"lag": tables.lag, "tables": tables.overview, "queries": self.log.to_arrow}
         return Engine(tables, lake, Limits(**limits), catalog_name="lake", system=system)

@@ -124,7 +124,7 @@ class World:
 
     def lake(self) -> Lake:
         """A client of our own."""
-        return Lake.open("lake", self.properties, timeout_s=5)
+        return Lake.open("lake", self.properties, timeout_s=60)
 
     def sources(self, **changes: object) -> Sources:
         """What an ingest process would be given."""

@@ -69,7 +69,7 @@ class Place:
 
     def lake(self) -> Lake:
         """A new client of ours."""
-        lake = Lake.open("lake", self.properties, timeout_s=5)
+        lake = Lake.open("lake", self.properties, timeout_s=60)
         self.opened.append(lake)
         return lake
 

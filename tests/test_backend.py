@@ -263,7 +263,7 @@ def behind(site: Site, tmp_path: Path) -> EngineBackend:
     from flight_server.limits import Limits  # noqa: PLC0415 - only here
 
     shutil.copytree(site.folder / "live", tmp_path / "old")
-    lake = Lake.open("lake", site.place.properties, timeout_s=5)
+    lake = Lake.open("lake", site.place.properties, timeout_s=60)
     tables = Tables(lake, LiveReader(tmp_path / "old"), [TICKS], refresh_ms=0)
     return site.backend(Engine(tables, lake, Limits()))
 

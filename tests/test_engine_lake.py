@@ -270,7 +270,7 @@ def test_tables_created_altered_and_dropped_show_in_the_next_list(tmp_path: Path
     catalog.create_namespace("many")
     plain = pa.schema([("n", pa.int64())])
     catalog.create_table("many.one", plain)
-    lake = Lake.open("lake", sqlite_properties(tmp_path), timeout_s=5)
+    lake = Lake.open("lake", sqlite_properties(tmp_path), timeout_s=60)
     engine = Engine(Tables(lake, LiveReader(tmp_path / "live"), [], refresh_ms=0), lake, Limits())
     service = Service(EngineBackend(engine, QueryLog()), Sealer([b"k" * 32]))
     with closing(lake), closing(engine), serving(service) as server, hand(server) as client:
@@ -298,7 +298,7 @@ def test_a_list_names_the_metadata_that_each_table_has_now(tmp_path: Path) -> No
         *space, _ = name.split(".")
         catalog.create_namespace_if_not_exists(tuple(space))
         catalog.create_table(name, pa.schema([("n", pa.int64())]))
-    with closing(Lake.open("lake", sqlite_properties(tmp_path), timeout_s=5)) as lake:
+    with closing(Lake.open("lake", sqlite_properties(tmp_path), timeout_s=60)) as lake:
         found = lake.listing()
         assert sorted(map(str, found)) == ["a.b.three", "a.one", "a.two"]
         assert found == {name: lake.head(name).metadata_location for name in found}

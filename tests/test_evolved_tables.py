@@ -69,7 +69,7 @@ def table(catalog: Catalog) -> Table:
 
 @pytest.fixture
 def engine(tmp_path: Path, catalog: Catalog) -> Iterator[Engine]:  # noqa: ARG001 - made before
-    lake = Lake.open("lake", sqlite_properties(tmp_path), timeout_s=5)
+    lake = Lake.open("lake", sqlite_properties(tmp_path), timeout_s=60)
     made = Engine(Tables(lake, LiveReader(tmp_path / "live"), [], refresh_ms=0), lake, Limits())
     yield made
     made.close()

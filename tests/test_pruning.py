@@ -173,7 +173,7 @@ def evolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evolved]:
     with closing(SqlCatalog("lake", **properties)) as catalog:
         catalog.create_namespace("market_data")
         _fill(catalog.create_table("market_data.ticks", FIRST))
-    lake = Lake.open("lake", properties, timeout_s=5)
+    lake = Lake.open("lake", properties, timeout_s=60)
     engine = Engine(
         Tables(lake, LiveReader(folder / "live"), [], refresh_ms=60_000), lake, Limits()
     )

@@ -41,7 +41,7 @@ class House:
         for namespace in ("demo", "other"):
             self.catalog.create_namespace(namespace)
         self.catalog.create_table("demo.t", NUMBERS.schema).append(NUMBERS)
-        self.lake = Lake.open("lake", sqlite_properties(folder), timeout_s=5)
+        self.lake = Lake.open("lake", sqlite_properties(folder), timeout_s=60)
         tables = Tables(self.lake, LiveReader(folder / "live"), [], refresh_ms=0)
         self.engine = Engine(tables, self.lake, Limits())
 

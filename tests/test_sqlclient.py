@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
-from support_flight import Numbers, make_service, serving
+from support_flight import NUMBERS, Numbers, make_service, serving
 
+from flight_server import sqlclient
+from flight_server.exits import ExitCode
+from flight_server.protocol import Batches, Call, Planned, Rows, Statement
 from flight_server.sqlclient import (
     Address,
     Client,
@@ -25,6 +34,9 @@ from flight_server.sqlclient import (
     split_statements,
 )
 from flight_server.sqlshell import NameCompleter, Output, Shell, history_file
+
+K2 = Path(sys.executable).with_name("k2")
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -72,6 +84,105 @@ def test_a_server_that_ends_in_between_is_a_typed_error() -> None:
         with pytest.raises(ServerUnreachable), client.query("select n from numbers"):
             pass
         client.close()
+
+
+class Slow(Numbers):
+    """Answers neither a plan nor rows, ``where`` it is told, before ``go``."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def plan(self, statement: Statement, call: Call) -> Planned:
+        """Waits, or not."""
+        self._wait("plan")
+        return super().plan(statement, call)
+
+    def open(self, payload: bytes, call: Call) -> Rows:
+        """Rows that wait, or not."""
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            self._wait("rows")
+            yield from super(Slow, self).open(payload, call)
+
+        return Batches(NUMBERS.schema, rows())
+
+    def _wait(self, where: str) -> None:
+        if where == self.where:
+            self.asked.set()
+            self.go.wait(PATIENCE_S)
+
+
+def interrupted(backend: Slow, *command: object, answers: bool) -> tuple[int, str, str]:
+    """SIGINT comes when the command waits for the server, which ``answers`` after it, or never.
+
+    Returns its exit code, out and err.
+    """
+    with serving(make_service(backend)) as server:
+        running = subprocess.Popen(
+            [*map(str, command), f"127.0.0.1:{server.port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert backend.asked.wait(PATIENCE_S), running.communicate(timeout=PATIENCE_S)
+            running.send_signal(signal.SIGINT)
+            if answers:
+                threading.Timer(0.5, backend.go.set).start()
+            out, err = running.communicate(timeout=PATIENCE_S)
+        finally:
+            backend.go.set()
+            running.kill()
+            running.wait()
+    return running.returncode, out, err
+
+
+@pytest.mark.parametrize("where", ["plan", "rows"])
+def test_ctrl_c_ends_a_script_while_it_waits(where: str) -> None:
+    """The statements after it are not run: the server is not asked for ``select 2``."""
+    script = "select n from numbers; select 2"
+    command = (K2, "sql", script, "--format", "csv", "--server")
+    code, out, err = interrupted(Slow(where), *command, answers=False)
+    assert (code, err) == (ExitCode.INTERRUPTED, "")
+    assert "4" not in out
+
+
+WATCHED = """
+import sys
+from flight_server.lean import without_data_frames
+from flight_server.lifeline import stop_on_signals
+stop = stop_on_signals()
+without_data_frames()
+from flight_server.sqlclient import Address, Client
+with Client(Address.parse(sys.argv[1])) as client, client.query("select n from numbers") as rows:
+    print(sum(batch.num_rows for batch in rows.batches), stop.is_set())
+"""
+
+
+@pytest.mark.parametrize("where", ["plan", "rows"])
+def test_a_handler_hears_ctrl_c_while_a_statement_waits(where: str) -> None:
+    """`k2 demo` counts rows when it comes: the statement ends, and the demo knows."""
+    command = (sys.executable, "-c", WATCHED)
+    assert interrupted(Slow(where), *command, answers=True) == (0, "5 True\n", "")
+
+
+def test_a_server_that_does_not_answer_a_close_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        """A driver's handle whose server was stopped."""
+
+        _closed = False
+
+        def close(self) -> None:
+            never.wait(PATIENCE_S)
+
+    never = threading.Event()
+    monkeypatch.setattr(sqlclient, "_END_S", 0.05)
+    handle: Any = Stuck()
+    sqlclient._let_go(handle)
+    assert handle._closed
+    never.set()
 
 
 def test_names_for_completion_come_from_the_server(client: Client) -> None:
