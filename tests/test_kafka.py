@@ -18,7 +18,7 @@ from catalog.kafka import TopicReader
 from catalog.offsets import Offsets
 from catalog.records import Chunk
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 
 
 def reader(broker: Broker, *topics: str, **options: Any) -> closing[TopicReader]:
