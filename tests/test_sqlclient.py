@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +151,47 @@ def test_ctrl_c_ends_a_script_while_it_waits(where: str) -> None:
     code, out, err = interrupted(Slow(where), *command, answers=False)
     assert (code, err) == (ExitCode.INTERRUPTED, "")
     assert "4" not in out
+
+
+def test_ctrl_c_at_the_prompt_cancels_the_statement_alone(tmp_path: Path) -> None:
+    """On a terminal: the next statement is answered on the same connection."""
+    slow = Slow("rows")
+    ours, its = pty.openpty()
+    with serving(make_service(slow)) as server:
+        running = subprocess.Popen(
+            [K2, "sql", "--server", f"127.0.0.1:{server.port}"],
+            env={**os.environ, "TERM": "dumb", "XDG_STATE_HOME": str(tmp_path)},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+        )
+        os.close(its)
+        try:
+            type_after(ours, "k2> ", "select n from numbers;\r")
+            assert slow.asked.wait(PATIENCE_S)
+            running.send_signal(signal.SIGINT)
+            type_after(ours, "cancelled", "")
+            slow.go.set()
+            type_after(ours, "k2> ", "select n from numbers;\r")
+            type_after(ours, "5 rows in", "\\q\r")
+            assert running.wait(PATIENCE_S) == ExitCode.OK
+        finally:
+            slow.go.set()
+            running.kill()
+            running.wait()
+            os.close(ours)
+
+
+def type_after(terminal: int, shown: str, keys: str) -> None:
+    """Types ``keys`` when the terminal has ``shown`` something."""
+    seen, end = "", time.monotonic() + PATIENCE_S
+    while shown not in seen:
+        left = end - time.monotonic()
+        assert left > 0, seen
+        if select.select([terminal], [], [], left)[0]:
+            seen += os.read(terminal, 65_536).decode()
+    os.write(terminal, keys.encode())
 
 
 WATCHED = """
