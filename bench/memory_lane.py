@@ -23,6 +23,9 @@ FLUSH_ROWS = 200_000
 _SQL = "select symbol, count(*), sum(cast(price as double)) from market_data.trades group by symbol"
 #: How much the median may grow between the first and the last third of the run.
 FLAT = 1.1
+#: Of rest after the load: the engine's reading threads end after ten seconds without work, and what
+#: their allocators kept goes back to the system then.
+REST_S = 15
 
 
 def lane(stage: Stage) -> list[Figure]:
@@ -67,22 +70,28 @@ def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
         finally:
             stop.set()
             feed.join(30)
+        time.sleep(stage.seconds(REST_S))
+        rest = _sizes(supervisor)
     figures = []
     for role, sizes in samples.items():
         third = len(sizes) // 3
         before, after = statistics.median(sizes[:third]), statistics.median(sizes[-third:])
         name = f"{role}, {where}: resident"
-        figures.append(below(Figure(f"{name}, last third ÷ first", after / before, "×"), FLAT))
-        figures.append(Figure(f"{name} at most", max(sizes), "bytes"))
+        figures += [
+            below(Figure(f"{name}, last third ÷ first", after / before, "×"), FLAT),
+            Figure(f"{name} at most", max(sizes), "bytes"),
+            Figure(f"{name} after {REST_S} s of rest", rest[role], "bytes"),
+        ]
     return figures
 
 
 #: Samples that have thirds.
 LEAST = 3
+ROLES = ("server", "ingest")
 
 
 def _watch(supervisor: Process, connection: object, seconds: float) -> dict[str, list[int]]:
-    samples: dict[str, list[int]] = {"server": [], "ingest": []}
+    samples: dict[str, list[int]] = {role: [] for role in ROLES}
     warm = time.perf_counter() + seconds / 10
     limit = time.perf_counter() + seconds
     with connection.cursor() as cursor:  # type: ignore[attr-defined] # the driver has no types
@@ -91,9 +100,13 @@ def _watch(supervisor: Process, connection: object, seconds: float) -> dict[str,
             answer = cursor.fetch_arrow_table()
             assert isinstance(answer, pa.Table)
             if time.perf_counter() > warm:
-                for role, sizes in samples.items():
-                    pid = supervisor.child(role)
-                    if pid is not None:
-                        sizes.append(resident_bytes(pid))
+                for role, size in _sizes(supervisor).items():
+                    samples[role].append(size)
             time.sleep(0.25)
     return samples
+
+
+def _sizes(supervisor: Process) -> dict[str, int]:
+    """Resident bytes of the children that run."""
+    pids = {role: supervisor.child(role) for role in ROLES}
+    return {role: resident_bytes(pid) for role, pid in pids.items() if pid is not None}

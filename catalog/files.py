@@ -35,11 +35,12 @@ from catalog.partitions import (
     proofs,
     sources_of,
 )
+from catalog.remembered import recent
 
 #: Entries (data files) of parsed manifests that are kept; about 1 KB each with 20 columns.
 MAX_CACHED_ENTRIES = 200_000
-#: Whole snapshots whose concatenated table is kept; tickets need a few old ones.
-_MAX_SNAPSHOTS = 32
+#: Whole snapshots whose concatenated table is kept (tickets need old ones), and their entries.
+_MAX_SNAPSHOTS, _MAX_THEIRS = 32, 100_000
 
 #: What is known of NaN in a floating column of a file: it holds none; it may hold some; and, beside
 #: them, perhaps only one number, so that statistics without NaN make it look constant.
@@ -116,7 +117,9 @@ class FileIndex:
         self._delete_manifests: LRUCache[str, tuple[DeleteFile, ...]] = LRUCache(
             max_entries, getsizeof=lambda deletes: 1 + len(deletes)
         )
-        self._snapshots: LRUCache[tuple[str, int, str, int], Entries] = LRUCache(_MAX_SNAPSHOTS)
+        self._snapshots: LRUCache[tuple[str, int, str, int], Entries] = recent(
+            _MAX_SNAPSHOTS, _MAX_THEIRS, lambda found: found.table.num_rows
+        )
 
     def entries(
         self,
@@ -346,9 +349,7 @@ def _fixed_columns(entries: Sequence[ManifestEntry], files: Sequence[DataFile]) 
 
 
 def _arrow_schema(
-    columns: Sequence[_Column],
-    partitions: Sequence[PartitionColumn],
-    sources: Sequence[Source],
+    columns: Sequence[_Column], partitions: Sequence[PartitionColumn], sources: Sequence[Source]
 ) -> pa.Schema:
     typed = pa.struct([(column.name, column.type) for column in columns])
     counts = pa.struct([(column.name, pa.int64()) for column in columns])

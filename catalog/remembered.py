@@ -1,10 +1,12 @@
-"""What was worked out of an immutable object, by its identity, for as long as the object lives."""
+"""What was worked out before: for as long as its object lives, or as there is room."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from cachetools import LRUCache
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -42,3 +44,17 @@ class Remembered(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def recent(items: int, parts: int, count: Callable[[V], int]) -> LRUCache[Any, V]:
+    """The values used last: at most ``items``, with at most ``parts`` in all.
+
+    Of values with more than half of the parts, two are kept: a newer version and the one before it.
+
+    Args:
+        items: values that are kept where they are small.
+        parts: what they may have in all, of what ``count`` counts; more than ``items``.
+        count: the parts of one value.
+    """
+    few, many = parts // items, parts // 2
+    return LRUCache(parts, lambda value: min(max(count(value), few), many))

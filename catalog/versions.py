@@ -10,6 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 import pyarrow as pa
 from cachetools import LRUCache
@@ -18,18 +21,22 @@ from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Snapshot, SnapshotLogEntry
 
 from catalog.connect import lake_errors
 from catalog.errors import FileMissing, LakeUnavailable, TableNotFound, VersionGone
 from catalog.heads import Head, head_at
 from catalog.iceberg_schema import plain_schema
 from catalog.offsets import POSITIONS_KEY, REPAIR_KEY
+from catalog.remembered import recent
 from catalog.spec import TableName
 from catalog.stores import credentials_end_s
 
-#: Parsed metadata files that are kept; each holds its table's whole list of snapshots.
-_MAX_METADATA = 64
+S = TypeVar("S", Snapshot, SnapshotLogEntry)
+
+#: Parsed metadata files that are kept, and the snapshots that they name in all: a table that is
+#: flushed each minute has 10,000 in a week. One takes 3.7 KB (pyiceberg 0.12), named however often.
+_MAX_METADATA, _MAX_SNAPSHOTS = 64, 200_000
 
 #: How long before their end vended credentials are renewed, in s: longer than statements run, and
 #: a sixth of the hour for which stores usually give them.
@@ -60,7 +67,7 @@ SNAPSHOTS_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Version:
     """One metadata file and the store that its paths are read from."""
 
@@ -130,7 +137,10 @@ class Versions:
         self._load = load
         self._lock = threading.Lock()
         self._stores: dict[TableName, _Store] = {}
-        self._found: LRUCache[str, Version] = LRUCache(_MAX_METADATA)
+        self._found: LRUCache[str, Version] = recent(
+            _MAX_METADATA, _MAX_SNAPSHOTS, lambda version: len(version.metadata.snapshots)
+        )
+        self._last: WeakValueDictionary[UUID, Version] = WeakValueDictionary()
 
     def remember(self, name: TableName, table: Table) -> Table:
         """Keeps a loaded table's metadata; an unchanged store keeps its open connections."""
@@ -141,7 +151,7 @@ class Versions:
             self._stores[name] = _Store.loaded(table.io, time.time())
             found = self._found.get(table.metadata_location)
             if found is None or found.io is not table.io:
-                self._found[table.metadata_location] = Version(table.metadata, table.io)
+                self._keep(table.metadata_location, Version(table.metadata, table.io))
         return table
 
     def found(self, location: str) -> Version | None:
@@ -187,8 +197,15 @@ class Versions:
         with lake_errors(f"reading the metadata of {name}"):
             found = Version(FromInputFile.table_metadata(io.new_input(location)), io)
         with self._lock:
-            self._found[location] = found
+            self._keep(location, found)
         return found
+
+    def _keep(self, location: str, version: Version) -> None:
+        uuid = version.metadata.table_uuid
+        if (last := self._last.get(uuid)) is not None:
+            _share(version.metadata.snapshots, last.metadata.snapshots)
+            _share(version.metadata.snapshot_log, last.metadata.snapshot_log)
+        self._found[location] = self._last[uuid] = version
 
     def _later(self, name: TableName, snapshot_id: int | None) -> Version:
         table = self._newest(name)
@@ -203,6 +220,18 @@ class Versions:
             return self._load(name)
         except TableNotFound as error:
             raise VersionGone(f"table {name} has been dropped") from error
+
+
+def _share(mine: list[S], known: list[S]) -> None:
+    """Puts the known ones in the place of their equals.
+
+    Each metadata file of a table repeats all its snapshots: 64 files with 10,000 would take 2.4 GB.
+    """
+    by_id = {each.snapshot_id: each for each in known}
+    for place, each in enumerate(mine):
+        same = by_id.get(each.snapshot_id)
+        if same is not None and same == each:
+            mine[place] = same
 
 
 def schema_of(metadata: TableMetadata, schema_id: int | None) -> Schema:

@@ -43,7 +43,8 @@ def without_huge_pages() -> None:
     many as a statement has files (to 512), and its allocator keeps for each of them what another
     thread has freed; in pages of 2 MiB, and cleared anew. A hundred aggregates over 10 files of
     2 MB: 300 to 400 MiB instead of 670; one over 5 M rows takes half the processor time, a join
-    three quarters (DataFusion 55.0). ``MIMALLOC_PURGE_DELAY=0`` beside it halves the memory once
-    more, for a third more processor time.
+    three quarters (DataFusion 55.0). ``MIMALLOC_PURGE_DELAY=0`` beside it takes up to twice the
+    processor's time and is not worth it: the memory goes back when the threads end, ten seconds
+    after their work.
     """
     os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")

@@ -1,19 +1,24 @@
-"""What is remembered of immutable objects, and goes with them."""
+"""What is remembered of immutable objects, and goes with them or for what comes later."""
 
 from __future__ import annotations
 
 import gc
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from datafusion import SessionContext
+from pyiceberg.table.snapshots import SnapshotLogEntry
 from support_engine import TRADES_SCHEMA, entries_of, trades
+from support_lake import SCHEMA, TOPIC, Place, Writer, sqlite_properties
 
 from catalog import survivors as module
+from catalog import versions
 from catalog.prune import surviving
-from catalog.remembered import Remembered
+from catalog.remembered import Remembered, recent
 from catalog.scan import empty_listing
+from catalog.spec import TableName, TableSpec
 from catalog.survivors import survivors
 
 
@@ -83,3 +88,48 @@ def test_filters_that_leave_all_files_do_not_keep_them() -> None:
     del entries
     gc.collect()
     assert len(module._answers) == number - 1
+
+
+def test_what_was_used_last_is_kept_within_its_bounds() -> None:
+    """Many small values, or few large ones; two of those that are larger than the bound."""
+    small = recent(4, 100, int)
+    for number in range(6):
+        small[number] = number
+    assert list(small) == [2, 3, 4, 5]
+    large = recent(4, 100, int)
+    for number in range(4):
+        large[number] = 34
+    assert list(large) == [2, 3]
+    huge = recent(4, 100, int)
+    for number in range(4):
+        huge[number] = 1_000_000
+    assert list(huge) == [2, 3]
+
+
+def test_metadata_files_of_one_table_share_their_snapshots(tmp_path: Path) -> None:
+    """Each repeats all that were there before it; what changed is its own."""
+    spec = TableSpec(TableName("market", "ticks"), (TOPIC,))
+    place = Place(sqlite_properties(tmp_path), spec)
+    with closing(place):
+        place.foreign().create_namespace("market")
+        lake = place.lake()
+        lake.ensure_table(spec, SCHEMA)
+        writer = Writer.claiming(place, "a")
+        writer.append(5)
+        first = lake.load(place.name).metadata
+        writer.append(5)
+        second = lake.load(place.name).metadata
+    assert len(second.snapshots) == len(first.snapshots) + 1
+    for old, new in zip(first.snapshots, second.snapshots, strict=False):
+        assert old is new
+    for was, entry in zip(first.snapshot_log, second.snapshot_log, strict=False):
+        assert was is entry
+
+
+def test_only_equal_snapshots_are_shared() -> None:
+    known = [SnapshotLogEntry(snapshot_id=1, timestamp_ms=1)]
+    mine = [SnapshotLogEntry(snapshot_id=n, timestamp_ms=at) for n, at in ((1, 1), (1, 2), (2, 1))]
+    before = [*mine]
+    versions._share(mine, known)
+    assert mine == before
+    assert [each is known[0] for each in mine] == [True, False, False]
