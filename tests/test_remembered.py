@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from datafusion import SessionContext
-from pyiceberg.table.snapshots import SnapshotLogEntry
+from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotLogEntry, Summary
 from support_engine import TRADES_SCHEMA, entries_of, trades
 from support_lake import SCHEMA, TOPIC, Place, Writer, sqlite_properties
 
@@ -133,3 +133,16 @@ def test_only_equal_snapshots_are_shared() -> None:
     versions._share(mine, known)
     assert mine == before
     assert [each is known[0] for each in mine] == [True, False, False]
+
+
+def test_snapshots_that_record_other_positions_are_not_shared() -> None:
+    def snapshot(positions: str) -> Snapshot:
+        summary = Summary(Operation.APPEND, **{"k2.positions": positions})
+        return Snapshot(snapshot_id=1, timestamp_ms=1, manifest_list="m", summary=summary)
+
+    mine, known = [snapshot("b")], [snapshot("a")]
+    versions._share(mine, known)
+    assert mine[0] is not known[0]
+    mine = [snapshot("a")]
+    versions._share(mine, known)
+    assert mine[0] is known[0]
