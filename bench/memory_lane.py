@@ -26,6 +26,9 @@ FLAT = 1.1
 #: Of rest after the load: the engine's reading threads end after ten seconds without work, and what
 #: their allocators kept goes back to the system then.
 REST_S = 15
+#: Samples that have thirds.
+LEAST = 3
+ROLES = ("server", "ingest")
 
 
 def lane(stage: Stage) -> list[Figure]:
@@ -83,11 +86,6 @@ def _flat(stage: Stage, layout: Layout, where: str) -> list[Figure]:
             Figure(f"{name} after {REST_S} s of rest", rest[role], "bytes"),
         ]
     return figures
-
-
-#: Samples that have thirds.
-LEAST = 3
-ROLES = ("server", "ingest")
 
 
 def _watch(supervisor: Process, connection: object, seconds: float) -> dict[str, list[int]]:
